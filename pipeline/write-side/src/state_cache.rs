@@ -81,6 +81,17 @@ struct Cached {
     bytes: u64,
 }
 
+/// The snapshots in the file, as far as this round has asked for them.
+#[derive(Debug)]
+enum StoredSnapshots {
+    /// Nobody has asked yet.
+    NotOpened,
+    /// The file has none.
+    Empty,
+    /// The file as it was when it was first asked.
+    Open(SnapshotReader),
+}
+
 /// The cache.
 #[derive(Debug)]
 pub struct StateCache {
@@ -90,7 +101,7 @@ pub struct StateCache {
     registry: AggregateRegistry,
     snapshots: StateSnapshots,
     /// The file as it was at the beginning of this round. It is opened when it is first needed.
-    stored: Option<Option<SnapshotReader>>,
+    stored: StoredSnapshots,
     /// Encoded snapshots that are not in the file yet.
     leaving: HashMap<StreamId, Vec<u8>>,
     /// Snapshots that are being written to the file.
@@ -114,7 +125,7 @@ impl StateCache {
             limits,
             registry,
             snapshots,
-            stored: None,
+            stored: StoredSnapshots::NotOpened,
             leaving: HashMap::new(),
             writing: None,
             through: 0,
@@ -151,7 +162,7 @@ impl StateCache {
     /// Begins to follow EVENTS after [`StateSnapshots::follow`], which has returned how far the file is `complete`. If that call dropped the
     /// snapshots, the states in memory are dropped, too.
     pub fn follow_from(&mut self, complete: Option<u64>) {
-        self.stored = None;
+        self.stored = StoredSnapshots::NotOpened;
         match complete {
             Some(through) => {
                 self.saved_through = through;
@@ -207,11 +218,13 @@ impl StateCache {
         if self.file_failed {
             return Ok(None);
         }
-        let stored = match &mut self.stored {
-            Some(stored) => stored,
-            stored => stored.insert(self.snapshots.reader()?),
-        };
-        stored.as_ref().map_or(Ok(None), |reader| reader.get(stream_id))
+        if matches!(self.stored, StoredSnapshots::NotOpened) {
+            self.stored = self.snapshots.reader()?.map_or(StoredSnapshots::Empty, StoredSnapshots::Open);
+        }
+        match &self.stored {
+            StoredSnapshots::Open(reader) => reader.get(stream_id),
+            StoredSnapshots::NotOpened | StoredSnapshots::Empty => Ok(None),
+        }
     }
 
     /// From now on, the file is neither written nor read until it is opened again. It stays complete up to the last successful write, and the
@@ -224,7 +237,7 @@ impl StateCache {
         );
         self.snapshots.mark(error);
         self.file_failed = true;
-        (self.stored, self.leaving) = (None, HashMap::new());
+        (self.stored, self.leaving) = (StoredSnapshots::NotOpened, HashMap::new());
     }
 
     /// Puts a settled state into the cache. The least recently used states make room for it.
@@ -313,7 +326,7 @@ impl StateCache {
 
     /// Ends a round. The next one sees what others have written to the file.
     pub fn end_round(&mut self) {
-        self.stored = None;
+        self.stored = StoredSnapshots::NotOpened;
     }
 
     /// Whether a batch should be written to the file.
@@ -340,7 +353,7 @@ impl StateCache {
         if self.file_failed {
             return None;
         }
-        self.stored = None;
+        self.stored = StoredSnapshots::NotOpened;
         let complete = all || self.save_due();
         if complete {
             self.leave_all();
@@ -367,7 +380,7 @@ impl StateCache {
 
     /// Ends the write that was begun; `written` is its result.
     pub fn end_write(&mut self, written: Result<(), StoreError>) {
-        self.stored = None;
+        self.stored = StoredSnapshots::NotOpened;
         let Some(batch) = self.writing.take() else { return };
         match written {
             Ok(()) => self.saved_through = batch.through.unwrap_or(self.saved_through),

@@ -1,9 +1,12 @@
 //! Publishes the revisions of one subject of REPORTS, in order. Each append expects the sequence of the message before it. Only the last
 //! message of the subject determines whether a revision is to be published; that decision, [`decide`], is pure.
 
-use std::sync::{
-    MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    mem,
+    sync::{
+        MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -33,11 +36,20 @@ const REMOVAL_PAUSE: Duration = Duration::from_secs(60);
 /// What is known of a subject.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
-    /// Its last message, `Some(None)` if it has none; `None` if that must be read first.
-    last: Option<Option<Published>>,
+    last: LastMessage,
     /// The sequence of an unsealed state whose replacement was appended without a clear answer. It is removed when a later message of the
     /// subject is found.
     replaced: Option<u64>,
+}
+
+/// The last message of a subject, as far as it is known.
+#[derive(Debug, Clone, Default)]
+enum LastMessage {
+    /// It must be read first.
+    #[default]
+    Unread,
+    /// The message, or that the subject has none.
+    Read(Option<Published>),
 }
 
 /// The result for the rows of one subject.
@@ -65,7 +77,7 @@ enum Tried {
 
 impl Known {
     pub(super) fn is_nothing(&self) -> bool {
-        self.last.is_none() && self.replaced.is_none()
+        matches!(self.last, LastMessage::Unread) && self.replaced.is_none()
     }
 }
 
@@ -132,7 +144,7 @@ impl<B: Broker> ReportPublisher<B> {
             let last = self.last(subject, known).await?;
             match decide(reached, row, last.as_ref()) {
                 Decision::Done => {
-                    known.last = Some(last);
+                    known.last = LastMessage::Read(last);
                     return Ok(Tried::Done);
                 }
                 Decision::Later => return Ok(Tried::Later(None)),
@@ -147,7 +159,10 @@ impl<B: Broker> ReportPublisher<B> {
                     if let Some(passing) = passing {
                         self.remove(passing).await;
                     }
-                    *known = Known { last: Some(Some(row.published(reached, sequence))), replaced: None };
+                    *known = Known {
+                        last: LastMessage::Read(Some(row.published(reached, sequence))),
+                        replaced: None,
+                    };
                     return Ok(Tried::Done);
                 }
                 (Err(AppendError::Conflict { .. }), _) => {}
@@ -164,7 +179,7 @@ impl<B: Broker> ReportPublisher<B> {
                     if matches!(error, AppendError::Full { .. }) && !row.summary.is_sealed() {
                         full.store(true, Ordering::Relaxed);
                     }
-                    known.last = Some(last);
+                    known.last = LastMessage::Read(last);
                     return Ok(Tried::Later(Some(error.to_string())));
                 }
             }
@@ -174,7 +189,7 @@ impl<B: Broker> ReportPublisher<B> {
 
     /// Takes the last message of a subject, which is then no longer known.
     async fn last(&self, subject: &str, known: &mut Known) -> Result<Option<Published>, BrokerError> {
-        if let Some(last) = known.last.take() {
+        if let LastMessage::Read(last) = mem::take(&mut known.last) {
             return Ok(last);
         }
         let message: Option<StoredMessage> = self.broker.last(REPORTS, subject).await?;

@@ -25,25 +25,25 @@ pub(crate) struct AuditArguments {
 enum Action {
     /// Show records, the oldest first
     List(ListArguments),
-    /// Look whether each record holds the hash of the one before it, and nothing is missing
+    /// Check that each record holds the hash of the one before it, and that nothing is missing
     ///
-    /// Ends with 65 when something is wrong, with a line for each fault. Prints the end of each chain, one a run of a gateway. What is removed
-    /// from the end of a chain shows only beside such a line that was kept elsewhere: give it with --head.
+    /// Ends with 65 if something is wrong, with a line for each fault. Prints the end of each chain; there is one chain for each run of a
+    /// gateway. Records removed from the end of a chain are only noticed if you kept such a line elsewhere and pass it with --head.
     Verify(VerifyArguments),
 }
 
 #[derive(Debug, clap::Args)]
 struct ListArguments {
-    /// Only records of this key, user, or whom a token is about
+    /// Only records of this key, user or owner of a token
     #[arg(long)]
     who: Option<String>,
     /// Only refusals
     #[arg(long)]
     denied: bool,
-    /// Only records from this time on
+    /// Only records since this time
     #[arg(long)]
     since: Option<Timestamp>,
-    /// One JSON object a record
+    /// Print one JSON object for each record
     #[arg(long)]
     json: bool,
 }
@@ -53,7 +53,7 @@ struct VerifyArguments {
     /// The end of a chain as an earlier run of this command printed it; may be repeated
     #[arg(long, value_name = "RUN:NUMBER:HASH")]
     head: Vec<AuditHead>,
-    /// One JSON object with all that was found
+    /// Print one JSON object with the whole result
     #[arg(long)]
     json: bool,
 }

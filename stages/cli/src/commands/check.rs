@@ -22,16 +22,16 @@ use crate::{
 /// Each stage is asked with its own file, variables and user; `stage <stage> --check-config --connect` asks one alone.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArguments {
-    /// Stages to check; when none is named, all but `sql`, which is checked where --config has a sql.toml
+    /// Stages to check; by default all except `sql`, which is only checked if --config has a sql.toml
     #[arg(value_name = "STAGE")]
     stages: Vec<String>,
-    /// Folder of the configuration files, one <STAGE>.toml a stage; a stage without one has the defaults
+    /// Folder of the configuration files, with a <STAGE>.toml for each stage; a stage without one has the defaults
     #[arg(long, value_name = "FOLDER")]
     config: Option<PathBuf>,
     /// Tell several processes of a stage apart, as the stages' --instance does
     #[arg(long, value_name = "NAME")]
     instance: Option<String>,
-    /// Ask the server, too
+    /// Also ask the server
     #[arg(long)]
     connect: bool,
 }

@@ -25,16 +25,16 @@ pub(crate) struct DeadLettersArguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// One line a letter
+    /// Print one line for each letter
     List(ListArguments),
-    /// Everything about a letter: cause, subject, headers, body
+    /// Show everything about a letter: cause, subject, headers, body
     Show(ShowArguments),
     /// Publish letters again, to be decided anew under their own ids; ends like `send`
     ///
-    /// Letters are published in the order in which they were set aside first, each with its own subject, headers and body, and
-    /// are then no dead letters any more; whatever cannot be decided again becomes one anew.
+    /// Letters are published in the order in which they were first set aside, each with its own subject, headers and body, and are then
+    /// no longer dead letters. A command that still cannot be decided becomes a dead letter again.
     Retry(RetryArguments),
-    /// Remove letters, after saying what they were
+    /// Print letters, and then remove them
     Drop(DropArguments),
 }
 

@@ -54,7 +54,7 @@ const WHERE_WANTED: [&str; 2] = ["gateway", SQL];
 /// Check the server, the streams, the consumers and every stage; end with 0 only if all are ready.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DoctorArguments {
-    /// One JSON object a check
+    /// Print one JSON object for each check
     #[arg(long)]
     json: bool,
 }

@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use super::send;
 use crate::{command_publisher::OutgoingCommand, failure::CommandFailure, output, session::Session};
 
-/// Show a message of EVENTS, or set one aside that is no commit.
+/// Show a message of EVENTS, or set aside one that is not a commit.
 #[derive(Debug, clap::Args)]
 pub(crate) struct EventsArguments {
     #[command(subcommand)]
@@ -29,9 +29,9 @@ pub(crate) struct EventsArguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Everything about the message at a sequence
+    /// Show everything about the message at a sequence
     Show(ShowArguments),
-    /// Let every reader go on behind a message that is no commit
+    /// Let every reader continue after a message that is not a commit
     ///
     /// Shows the message, then records in EVENTS that it was set aside, by whom and why. The message stays where it is. A commit
     /// cannot be set aside, even one with events that this program does not know. Ends like `send`.
@@ -53,10 +53,10 @@ struct SetAsideArguments {
     /// Its sequence in EVENTS
     #[arg(value_parser = crate::whole(1..=u64::MAX))]
     sequence: u64,
-    /// Why, in a sentence for those who come later
+    /// The reason, as a sentence for others
     #[arg(long)]
     reason: String,
-    /// Who does it; the user of the connection when absent
+    /// Who does it; by default, the user of the connection
     #[arg(long, value_parser = crate::header_text)]
     actor: Option<String>,
     /// How long to wait for the outcome

@@ -36,8 +36,8 @@ const CHANGED: &str = "changed";
 
 /// Show which events, commands and people made a row.
 ///
-/// Folds the view from the first event, by the code that the projector or the reporter runs, and lists every event that left
-/// the row different. A record of a report is explained like any row: `explain retail.store-daily 2012-01-31/2506`. Ends
+/// Folds the view from the first event, by the code that the projector or the reporter runs, and lists every event that changed
+/// the row. A record of a report is explained like any row: `explain retail.store-daily 2012-01-31/2506`. Ends
 /// with 13 when no event ever made such a row.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ExplainArguments {

@@ -21,8 +21,8 @@ const COLUMNS: [&str; 7] = ["sequence", "version", "recorded_at", "type", "data"
 
 /// List every event of an aggregate, or show its state as it was.
 ///
-/// With --as-of the events up to there are folded by the aggregate's own rules: what is shown is the state that a command of
-/// that moment was decided on. A time counts all events of the aggregate that were recorded by then.
+/// With --as-of, the events up to that moment are folded by the aggregate's own rules: the result is the state on which a command of that
+/// moment was decided. A time includes all events of the aggregate that were recorded by then.
 #[derive(Debug, clap::Args)]
 pub(crate) struct HistoryArguments {
     /// Context, aggregate and id, as in `retail till 2506_2012-01-31` or `retail.till.2506_2012-01-31`

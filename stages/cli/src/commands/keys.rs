@@ -29,7 +29,7 @@ const EXPIRES_AFTER_DEFAULT: &str = "90d";
 /// The gateway can read it, whichever user it runs as, because a hash is not a secret.
 const FILE_MODE: u32 = 0o644;
 
-/// The keys of the gateway's clients, and users of NATS.
+/// Manage the keys of the gateway's clients, and users of NATS.
 #[derive(Debug, clap::Args)]
 pub(crate) struct KeysArguments {
     #[command(subcommand)]
@@ -56,7 +56,7 @@ struct NewArguments {
     /// fixes a parameter; may be repeated
     #[arg(long = "sql", value_name = "PATTERN", value_parser = sql_pattern)]
     sql: Vec<ConfiguredQueryPattern>,
-    /// How long it is valid
+    /// How long the key is valid
     #[arg(long, value_name = "DURATION", default_value = EXPIRES_AFTER_DEFAULT, value_parser = crate::duration)]
     expires_after: Duration,
 }
@@ -71,9 +71,9 @@ struct UserArguments {
 /// What keys and users have in common.
 #[derive(Debug, clap::Args)]
 struct GrantedArguments {
-    /// Who it is: the actor of each command, and a token of a user's subjects; lower-kebab-case
+    /// The name: the actor of each command, and a token of a user's subjects; lower-kebab-case
     name: String,
-    /// File of the keys, as in gateway.keys_file; made when it is not there
+    /// File of the keys, as in gateway.keys_file; it is created if it does not exist
     #[arg(long)]
     file: PathBuf,
     /// Commands that may be sent: CONTEXT.AGGREGATE.ID.COMMAND, where * stands for any characters of a part; may be repeated
@@ -99,12 +99,12 @@ struct ListArguments {
 /// container may not do before it is restarted (docs/guides/http.md).
 #[derive(Debug, clap::Args)]
 struct RevokeArguments {
-    /// Whose keys, and which user
+    /// The name of the keys and of the user
     name: String,
     /// File of the keys
     #[arg(long)]
     file: PathBuf,
-    /// Only the keys whose hash begins so, as `keys list` shows it
+    /// Only the keys whose hash begins with this, as `keys list` shows it
     #[arg(long, value_name = "HASH", default_value = "")]
     hash: String,
 }

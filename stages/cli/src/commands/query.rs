@@ -19,14 +19,14 @@ const LIMIT_DEFAULT: NonZeroUsize = NonZeroUsize::new(100).expect("it is more th
 
 /// Show rows of a view: one by its key, or those of a prefix.
 ///
-/// With --as-of the view is folded from the first event up to there, by the code that the projector runs, and asked in the
-/// same way. Ends with 13 when there is no row of the key.
+/// With --as-of, the view is folded from the first event up to that moment, by the code that the projector runs, and queried in the same
+/// way. Ends with 13 if there is no row with the key.
 #[derive(Debug, clap::Args)]
 pub(crate) struct QueryArguments {
     /// Context and view, as in `retail till` or `retail.till`, and the key of a row
     #[arg(required = true, value_name = "CONTEXT VIEW KEY", num_args = 1..=3)]
     name: Vec<String>,
-    /// Rows whose key starts with this
+    /// Only rows whose key starts with this
     #[arg(long, default_value = "")]
     prefix: String,
     /// At most this many
@@ -35,7 +35,7 @@ pub(crate) struct QueryArguments {
     /// All of them
     #[arg(long, conflicts_with = "limit")]
     all: bool,
-    /// One JSON object a row
+    /// Print one JSON object for each row
     #[arg(long)]
     json: bool,
     /// All as it was: at a time, at the end of a date (UTC), at a position as answers carry it, or at a sequence of EVENTS

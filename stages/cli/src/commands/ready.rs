@@ -10,7 +10,7 @@ use crate::{
     supervisor::readiness::{Readiness, ask},
 };
 
-/// Ask a stage at its health address whether it is ready; end with 0 if it is, else say why not.
+/// Ask a stage at its health address whether it is ready; end with 0 if it is, otherwise say why not.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReadyArguments {
     /// The stage's `telemetry.address`, as in `127.0.0.1:9090`

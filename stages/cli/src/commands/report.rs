@@ -25,9 +25,8 @@ use crate::{
 
 /// Show a report, such as `store-daily`, `supplier-daily` or `stock-valuation`.
 ///
-/// Amounts are decimals in a table and in CSV, and minor units in JSON. With --as-of the ledger is kept anew from the first
-/// event up to there: which revision was current then, open or sealed, and its figures. Ends with 13 when there is no row of
-/// the key.
+/// Amounts are decimals in a table and in CSV, and minor units in JSON. With --as-of, the ledger is folded again from the first event up to
+/// that moment, and shows which revision was current then, open or sealed, and its figures. Ends with 13 if there is no row with the key.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct ReportArguments {
@@ -40,13 +39,13 @@ pub(crate) struct ReportArguments {
     /// Only this store or supplier
     #[arg(long)]
     key: Option<String>,
-    /// An earlier revision, from 1 on; the current one when absent
+    /// An earlier revision, from 1 on; by default the current one
     #[arg(long, value_name = "N", value_parser = crate::whole(1..=u32::MAX))]
     revision: Option<u32>,
     /// As it was: at a time, at the end of a date (UTC), at a position as answers carry it, or at a sequence of EVENTS
     #[arg(long, value_name = "TIME|POSITION", conflicts_with_all = ["position", "wait", "as_it_is"])]
     as_of: Option<Moment>,
-    /// How to show it
+    /// The output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
     #[command(flatten)]
@@ -57,10 +56,10 @@ pub(crate) struct ReportArguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Keep every report anew from EVENTS and compare it with the reporter's, byte by byte
+    /// Fold every report again from EVENTS and compare it with the reporter's, byte by byte
     ///
-    /// Current records, revisions and differences are compared at the positions of the reporter's answers. Ends with 65 when
-    /// something differs, with a line for each record that does.
+    /// Current records, revisions and differences are compared at the positions of the reporter's answers. Ends with 65 if something
+    /// differs, with a line for each record that does.
     Verify(VerifyArguments),
 }
 

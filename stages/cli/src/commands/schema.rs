@@ -33,11 +33,11 @@ pub(crate) struct SchemaArguments {
 enum What {
     /// Refuse an event that changed its shape, and golden files that were edited or deleted
     ///
-    /// Ends with 65 when something does not fit, with a line for each event and field.
+    /// Ends with 65 if something does not fit, with a line for each event and field.
     Check,
-    /// Add events and versions that are new, each with a golden file made up from its type; what is there stays as it is
+    /// Record new events and versions, each with a golden file made up from its type; existing records stay as they are
     Record,
-    /// Print the AsyncAPI 3.0 document: the subjects for those who speak NATS, with the schemas of commands
+    /// Print the AsyncAPI 3.0 document: the subjects for NATS clients, with the schemas of commands
     #[command(name = "asyncapi")]
     AsyncApi,
 }

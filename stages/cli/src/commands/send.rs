@@ -36,37 +36,37 @@ pub(crate) const NO_OUTCOME: u8 = 12;
 
 /// Publish a command and wait for its outcome.
 ///
-/// Ends with 0 when it was accepted, 10 when it was rejected or its id is that of another command, 11 when it became a dead letter, 12 when there is no outcome
-/// in time. Sent again under the same id it changes nothing and gets the first outcome.
+/// Ends with 0 if it was accepted, 10 if it was rejected or its id belongs to another command, 11 if it became a dead letter, and 12 if
+/// there is no outcome in time. If you send it again under the same id, it changes nothing and gets the first outcome.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SendArguments {
-    /// As in `retail`
+    /// The context, such as `retail`
     context: String,
-    /// As in `till`
+    /// The aggregate, such as `till`
     aggregate: String,
-    /// As in `2506_2012-01-31`
+    /// The aggregate's id, such as `2506_2012-01-31`
     aggregate_id: String,
-    /// As in `record-sale`
+    /// The command, such as `record-sale`
     command: String,
     /// The command's fields as JSON; `-` reads standard input
     #[arg(default_value = "{}")]
     body: String,
-    /// The command id; one is made when absent
+    /// The command id; by default, a new one
     #[arg(long, value_parser = crate::header_text)]
     id: Option<String>,
-    /// Who asks
+    /// Who sends it
     #[arg(long, value_parser = crate::header_text)]
     actor: Option<String>,
     /// Reject unless the aggregate has this version
     #[arg(long, value_name = "VERSION", value_parser = crate::whole(0..=u64::MAX))]
     expected_version: Option<u64>,
-    /// Give it in a process's place: only operators may, and only in this way are commands taken that are a process's alone
+    /// Send it as a process does, for commands that only processes may give; the server permits this only to operators
     #[arg(long)]
     effect: bool,
     /// How long to wait for the outcome
     #[arg(long, default_value = "10s", value_parser = crate::duration)]
     timeout: Duration,
-    /// The outcome as one JSON object
+    /// Print the outcome as one JSON object
     #[arg(long)]
     json: bool,
 }

@@ -24,32 +24,32 @@ use crate::{
     session::{Connected, Session},
 };
 
-/// Make the streams and the bucket of leases, or verify those that are there.
+/// Create the streams and the bucket of leases, or verify existing ones.
 ///
-/// What exists is not changed: each difference is printed with the command that mends it. With --apply, streams that are there get the sizes and
-/// the number of copies that are asked for, and nothing else.
+/// Existing streams are not changed: each difference is printed with the command that corrects it. With --apply, existing streams get the
+/// sizes and the number of copies that you ask for, and nothing else.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SetupArguments {
-    /// Copies of each stream: 1, or 3 or 5 in a cluster. Without this, streams are made with one
+    /// Copies of each stream: 1, or 3 or 5 in a cluster. By default, new streams have one
     #[arg(long, value_parser = crate::replicas)]
     replicas: Option<NonZeroUsize>,
-    /// Size of a stream, as in EVENTS=100GiB; may be repeated. TIMERS has none
+    /// Size of a stream, such as EVENTS=100GiB; may be repeated. TIMERS has no size
     #[arg(long, value_name = "STREAM=SIZE")]
     max_bytes: Vec<StreamSize>,
-    /// Give --replicas and --max-bytes to streams that are there as well. Without this, a stream that has others than asked for is a failure
+    /// Also apply --replicas and --max-bytes to existing streams. Without this, it is an error if an existing stream has other values
     #[arg(long)]
     apply: bool,
-    /// Which installation this is, such as a release in a namespace. The streams keep the name, and refuse to be those of another
+    /// The name of this installation, such as a release in a namespace. The streams keep the name, and no other installation can use them
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
-    /// Let --owner have streams of another installation, which is gone
+    /// Give --owner the streams of another installation, which no longer exists
     #[arg(long, requires_all = ["owner", "apply"])]
     take_over: bool,
-    /// Where COMMANDS is made beside streams that are kept: the position behind which it begins. At least, and without this
-    /// exactly, the highest position that EVENTS and DEADLETTERS name
+    /// The position after which COMMANDS begins if it is created while other streams already exist: at least (and by default) the
+    /// highest position that EVENTS and DEADLETTERS name
     #[arg(long, value_name = "POSITION", value_parser = crate::whole(0..=u64::MAX))]
     commands_after: Option<u64>,
-    /// One JSON object a stream
+    /// Print one JSON object for each stream
     #[arg(long)]
     json: bool,
 }

@@ -36,7 +36,7 @@ const FOLDER_DEFAULT: &str = "data/sql";
 enum Format {
     /// A table for people
     Table,
-    /// A line for each row, RFC 4180, with a line of names
+    /// CSV (RFC 4180) with a header line
     Csv,
     /// A JSON object for each row
     Json,
@@ -49,7 +49,7 @@ enum Format {
 /// pipe or file; then the command ends with the code of the first one that failed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SqlArguments {
-    /// A statement; the command ends after it
+    /// Run this statement and end
     #[arg(short, long, value_name = "SQL")]
     command: Option<String>,
     /// The file of SQLite, or postgres://user@host/database [default: data/sql/replica.sqlite]

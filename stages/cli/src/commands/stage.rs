@@ -12,7 +12,7 @@ pub(crate) const CHECK_CONFIG: &str = "--check-config";
 
 /// Run one stage of this application.
 ///
-/// Flags behind the name are those of the stage; `stage NAME --help` lists them.
+/// Flags after the name are those of the stage; `stage NAME --help` lists them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StageArguments {
     /// command-handler, projector, reporter, process-manager, sql or gateway

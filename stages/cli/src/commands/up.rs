@@ -13,7 +13,7 @@ use crate::{
 
 /// Run nats-server and all stages until Ctrl-C or SIGTERM.
 ///
-/// A process that dies is started again. Started again on the same folder, everything goes on where it was.
+/// A process that dies is started again. If you start `up` again on the same folder, everything continues where it was.
 #[derive(Debug, clap::Args)]
 pub(crate) struct UpArguments {
     /// Folder for data, logs and processes.json
@@ -22,19 +22,19 @@ pub(crate) struct UpArguments {
     /// Port of nats-server
     #[arg(long, default_value_t = 4222, value_name = "PORT", value_parser = crate::whole(1..=u16::MAX))]
     nats_port: u16,
-    /// Port of the gateway, which takes commands over HTTP; any free one when absent
+    /// Port of the gateway, which accepts commands over HTTP; by default any free one
     #[arg(long, value_name = "PORT", value_parser = crate::whole(1..=u16::MAX))]
     http_port: Option<u16>,
-    /// Keep views and reports as tables, too, in D/data/sql/replica.sqlite, or where --set sql.database= says
+    /// Also keep views and reports as tables, in D/data/sql/replica.sqlite or in the database of --set sql.database=
     #[arg(long)]
     sql: bool,
-    /// When nats-server syncs to disk: `always`, or a duration as in `10s`; its own default (2 minutes) when absent
+    /// When nats-server syncs to disk: `always`, or a duration such as `10s`; by default every 2 minutes
     #[arg(long, value_name = "WHEN", value_parser = sync_interval)]
     sync: Option<String>,
-    /// Run several processes of a stage, as in command-handler=2; may be repeated
+    /// Run several processes of a stage, such as command-handler=2; may be repeated
     #[arg(long, value_name = "STAGE=N")]
     replicas: Vec<StageReplicas>,
-    /// Set a key of the stages, as in command_handler.round_max=1000; may be repeated, the last one of a key counts
+    /// Set a configuration key of the stages, such as command_handler.round_max=1000; may be repeated, and the last value of a key counts
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<StageSetting>,
 }

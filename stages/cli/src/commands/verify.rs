@@ -22,7 +22,7 @@ const CLOCKS_DIFFER_BY: jiff::SignedDuration = jiff::SignedDuration::from_secs(6
 /// The name under which readers are shown.
 const PURPOSE: &str = "verify";
 
-/// Prove from the streams what Millstream promises.
+/// Prove from the streams that Millstream's guarantees hold.
 #[derive(Debug, clap::Args)]
 pub(crate) struct VerifyArguments {
     #[command(subcommand)]
@@ -31,22 +31,22 @@ pub(crate) struct VerifyArguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Every command has exactly one outcome, every accepted one stands in EVENTS, none twice
+    /// Prove that every command has exactly one outcome, and that every accepted one is in EVENTS exactly once
     ///
-    /// Reads COMMANDS from --from to --to, and OUTCOMES and EVENTS from the time of the first of these commands to their
-    /// ends, since a second effect could stand anywhere. Ends with 65 when a promise is broken, with a line for each.
+    /// Reads COMMANDS from --from to --to, and OUTCOMES and EVENTS from the time of the first of these commands to their ends, because a
+    /// second effect could be anywhere. Ends with 65 if a guarantee is broken, with a line for each violation.
     Outcomes(OutcomesArguments),
 }
 
 #[derive(Debug, clap::Args)]
 struct OutcomesArguments {
-    /// First position in COMMANDS; the earliest that is still kept when absent
+    /// First position in COMMANDS; by default the earliest that is still stored
     #[arg(long, value_name = "POSITION", value_parser = crate::whole(0..=u64::MAX))]
     from: Option<u64>,
-    /// Last position; all there is when absent
+    /// Last position; by default the last one that exists
     #[arg(long, value_name = "POSITION", value_parser = crate::whole(0..=u64::MAX))]
     to: Option<u64>,
-    /// One JSON object a violation, and one at the end with the figures
+    /// Print one JSON object for each violation, and one at the end with the totals
     #[arg(long)]
     json: bool,
 }

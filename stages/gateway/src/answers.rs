@@ -1,4 +1,4 @@
-//! What a client is told of its command: that it is stored, and what became of it.
+//! What a client is told about its command: that it is stored, and its outcome.
 
 use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header as http_header},
@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::problem::{Problem, SOON};
 
-/// What an answer holds, and what one must hold at least.
+/// Headers of an answer.
 pub(crate) const POSITION: HeaderName = HeaderName::from_static("millstream-position");
 pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const JSON: HeaderValue = HeaderValue::from_static(header::JSON);
@@ -25,14 +25,14 @@ const JSON: HeaderValue = HeaderValue::from_static(header::JSON);
 pub(crate) struct Stored {
     /// Its id.
     pub(crate) id: String,
-    /// Its place in COMMANDS.
+    /// Its position in COMMANDS.
     pub(crate) position: u64,
-    /// The incarnation of COMMANDS.
+    /// The generation of COMMANDS.
     pub(crate) generation: String,
 }
 
 impl Stored {
-    /// Where to ask what became of it. The position tells one that waits for its turn from one that never was.
+    /// The address at which to ask for the outcome. The position distinguishes a command that still waits from one that never existed.
     pub(crate) fn location(&self) -> String {
         format!("/v1/commands/{}?position={}", self.id, self.position)
     }
@@ -51,7 +51,7 @@ impl Stored {
     }
 }
 
-/// What became of a command for which a client waited: 200 when it took effect, else a problem.
+/// The answer with the outcome of a command for which a client waited: 200 if it took effect, otherwise a problem.
 pub(crate) fn decided(reply: &OutcomeReply, wait_seconds: u64) -> Response {
     let mut response = match &reply.outcome {
         Outcome::Accepted { version, .. } => {
@@ -82,7 +82,7 @@ pub(crate) fn decided(reply: &OutcomeReply, wait_seconds: u64) -> Response {
     response
 }
 
-/// What became of the first where a command is a repeat of it, which whoever decides says of a duplicate.
+/// The outcome of the first command if a command is its repeat. The duplicate's outcome contains it.
 pub(crate) fn of_first(reply: OutcomeReply) -> OutcomeReply {
     match reply.outcome {
         Outcome::Duplicate { of, first, .. } => {
@@ -92,7 +92,7 @@ pub(crate) fn of_first(reply: OutcomeReply) -> OutcomeReply {
     }
 }
 
-/// What became of a command, as the view `command` has it.
+/// The outcome of a command, in the form of the view `command`.
 pub(crate) fn status(row: &Value, position: Option<&str>) -> Response {
     let mut response = answer(StatusCode::OK, row);
     if let Some(position) = position {
@@ -125,7 +125,7 @@ fn answer(status: StatusCode, body: &Value) -> Response {
     (status, [(http_header::CONTENT_TYPE, JSON)], body.to_string()).into_response()
 }
 
-/// Ids and positions are visible ASCII; what came from elsewhere and is not is left out.
+/// Ids and positions are visible ASCII. A value from elsewhere that is not is left out.
 fn put(response: &mut Response, name: HeaderName, value: String) {
     if let Ok(value) = HeaderValue::try_from(value) {
         response.headers_mut().insert(name, value);

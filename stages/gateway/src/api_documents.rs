@@ -1,5 +1,5 @@
-//! `GET /v1/openapi.json`, `GET /v1/asyncapi.json` and `GET /v1/docs`: what the gateway tells of itself and of the subjects of NATS, to programs
-//! and to people. They are made once, when the gateway starts.
+//! `GET /v1/openapi.json`, `GET /v1/asyncapi.json` and `GET /v1/docs`: descriptions of the gateway and of the NATS subjects, for programs and
+//! people. They are made once, when the gateway starts.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::{
     views::ViewAnswer,
 };
 
-/// Their addresses. A person may open them in a browser of the same machine where the gateway has no keys.
+/// Their addresses. If the gateway has no keys, a person may open them in a browser on the same machine.
 pub(crate) const ADDRESSES: [&str; 3] = ["/v1/openapi.json", "/v1/asyncapi.json", "/v1/docs"];
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
@@ -33,7 +33,7 @@ pub(crate) struct Documents {
 }
 
 impl Documents {
-    /// Those of a gateway.
+    /// The documents of a gateway.
     pub(crate) fn of(described: &Described<'_>) -> Self {
         let docs_page::Page { html, security_policy } = docs_page::page(described);
         let &Described { name, version, about, parts, .. } = described;
@@ -66,7 +66,7 @@ pub(crate) async fn asyncapi(
     same_or_whole(&uri, &headers, &documents.asyncapi)
 }
 
-/// The page. Its policy lets it have its own style and nothing else.
+/// The page. Its content security policy allows only its own style.
 pub(crate) async fn page(
     State(documents): State<Arc<Documents>>,
     uri: Uri,

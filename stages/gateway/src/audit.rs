@@ -1,8 +1,8 @@
-//! The audit log: a record for each command that comes, and for each request that is refused for who sends it.
+//! The audit log: a record for each command that comes, and for each request that is refused because of its sender.
 //!
-//! Records are gathered and written together, so that no command waits for one; but none is stored without a place for its record, so
-//! that nothing is lost while AUDIT takes none: then commands are refused. Refusals beyond some in a second are counted, so that nobody
-//! fills AUDIT with them. `writer` appends to the chain. Deliberately absent: bodies, keys, tokens, and parameters of addresses.
+//! Records are collected and written together, so no command waits for its record. But no command is stored without a place for its record, so
+//! nothing is lost while AUDIT accepts none: commands are then refused. Beyond a few refusals a second, refusals are only counted, so that
+//! nobody can fill AUDIT with them. `writer` appends to the chain. Deliberately absent: bodies, keys, tokens, and parameters of addresses.
 
 mod writer;
 
@@ -35,13 +35,14 @@ use ulid::Ulid;
 use self::writer::Writer;
 use crate::{key_ring::Principal, problem::Problem};
 
-/// Records that wait to be written, some hundred bytes each.
+/// How many records may wait to be written. Each takes some hundred bytes.
 const WAITING_MAX: usize = 16 * 1024;
-/// Refusals of one kind that get a record each, in a second. One who is known, and all who are not, have as many.
+/// How many refusals of one kind get a record of their own in a second. Each known sender has this many, and all unknown ones together have as
+/// many.
 const SINGLE_MAX: u64 = 10;
-/// How long they are counted before the number is written.
+/// How long further refusals are counted before their number is written.
 const WINDOW: Duration = Duration::from_secs(1);
-/// Longest text of a client's in a record.
+/// The longest text from a client in a record.
 const TEXT_MAX: usize = 300;
 
 /// What is recorded.
@@ -49,13 +50,13 @@ const TEXT_MAX: usize = 300;
 pub enum Audited {
     /// Commands and refusals.
     All,
-    /// Refusals alone.
+    /// Only refusals.
     Denials,
     /// Nothing.
     Nothing,
 }
 
-/// Takes records. Clones write to one chain.
+/// Accepts records. Clones write to the same chain.
 #[derive(Debug, Clone)]
 pub(crate) struct Audit(Option<Arc<Open>>);
 
@@ -66,7 +67,7 @@ struct Open {
     counted: Arc<Counted>,
 }
 
-/// Who and what refusals are of.
+/// The sender and the request of refusals.
 type Kind = (Option<Arc<str>>, Cow<'static, str>);
 
 /// Refusals that are counted.
@@ -79,9 +80,9 @@ struct Counted {
 
 #[derive(Debug, Default)]
 struct Many {
-    /// Of this window.
+    /// The number in this window.
     count: u64,
-    /// The first that has no record of its own.
+    /// The first one that has no record of its own.
     first: Option<AuditRecord>,
 }
 
@@ -97,7 +98,7 @@ impl Counted {
         many.count <= SINGLE_MAX
     }
 
-    /// Ends the window: a record for each kind of which there were more.
+    /// Ends the window: writes a record for each kind that had more refusals.
     fn ended(&self) -> Vec<AuditRecord> {
         let kinds = mem::take(&mut *self.kinds.lock().unwrap_or_else(PoisonError::into_inner));
         let more = kinds.into_values().filter_map(|Many { count, first }| {
@@ -112,11 +113,11 @@ impl Counted {
     }
 }
 
-/// The end of the log, when the gateway stops.
+/// The end of the log, for stopping the gateway.
 pub(crate) struct AuditEnd(Option<JoinHandle<()>>);
 
 impl AuditEnd {
-    /// Waits until what there is is written, at most for `limit`. All of [`Audit`] must be gone.
+    /// Waits at most `limit` until everything is written. All clones of [`Audit`] must be dropped before.
     pub(crate) async fn reached(self, limit: Duration) {
         let Some(writing) = self.0 else { return };
         match tokio::time::timeout(limit, writing).await {
@@ -128,7 +129,7 @@ impl AuditEnd {
 }
 
 impl Audit {
-    /// Begins to write, or not.
+    /// Begins to write, if the log is configured.
     pub(crate) fn start(
         audited: Audited,
         broker: NatsBroker,
@@ -148,10 +149,10 @@ impl Audit {
         (Self(Some(Arc::new(open))), AuditEnd(Some(writing)))
     }
 
-    /// A place for the record of a command that is about to be stored.
+    /// Takes a place for the record of a command that is about to be stored.
     ///
     /// # Errors
-    /// A [`Problem`] when there is none: the command must not be stored.
+    /// A [`Problem`] when there is no place. The command must not be stored then.
     pub(crate) fn place(&self, principal: &Principal, subject: &str) -> Result<CommandRecord, Problem> {
         let Some(open) = self.0.as_ref().filter(|open| open.commands) else { return Ok(CommandRecord(None)) };
         match open.waiting.clone().try_reserve_owned() {
@@ -167,7 +168,7 @@ impl Audit {
         }
     }
 
-    /// Notes a command that was sent before.
+    /// Records a command that had been sent before.
     pub(crate) fn repeated(&self, principal: &Principal, subject: &str, id: &str, position: u64) {
         let Some(open) = self.0.as_ref().filter(|open| open.commands) else { return };
         let mut record = of(principal, AuditDecision::Repeated);
@@ -177,7 +178,7 @@ impl Audit {
         open.note(record);
     }
 
-    /// Notes that a request was refused, if it was for who has sent it.
+    /// Records that a request was refused, if the reason was its sender.
     pub(crate) fn refused(&self, who: &Asker, what: &str, (status, code): (StatusCode, &str)) {
         let Some(open) = &self.0 else { return };
         let for_who = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
@@ -195,14 +196,14 @@ impl Audit {
     }
 }
 
-/// Who has sent a request, as far as is known.
+/// The sender of a request, as far as it is known.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Asker {
     pub(crate) name: Option<Arc<str>>,
     pub(crate) address: Option<IpAddr>,
 }
 
-/// How a request is called in a record: its parameters may be anything.
+/// The text for a request in a record. Its parameters are left out, because they may contain anything.
 pub(crate) fn called(method: &Method, path: &str) -> String {
     format!("{method} {path}")
 }
@@ -215,7 +216,8 @@ impl Open {
     }
 }
 
-/// The record of a command that may be stored. Dropped without a word, it says that nothing is known: whoever has sent it may have left.
+/// The record of a command that may be stored. If it is dropped without a result, it says that the result is not known, because the client may
+/// have left.
 #[derive(Debug)]
 pub(crate) struct CommandRecord(Option<(mpsc::OwnedPermit<AuditRecord>, Box<AuditRecord>)>);
 
@@ -227,7 +229,7 @@ impl CommandRecord {
         }
     }
 
-    /// It is stored.
+    /// Sets that the command is stored.
     pub(crate) fn stored(mut self, position: u64) {
         if let Some((_, record)) = &mut self.0 {
             record.decision = AuditDecision::Stored;
@@ -235,7 +237,7 @@ impl CommandRecord {
         }
     }
 
-    /// It is not.
+    /// Sets that the command is not stored.
     pub(crate) fn not_stored(mut self) {
         if let Some((_, record)) = &mut self.0 {
             record.decision = AuditDecision::NotStored;

@@ -1,5 +1,5 @@
-//! The certificate with which TLS is spoken, and its key: two files that are read again when they change. Connections that are open go on;
-//! new ones get the new certificate.
+//! The certificate for TLS and its key: two files that are read again when they change. Open connections continue; new ones get the new
+//! certificate.
 //!
 //! Deliberately absent: certificates of clients, who identify themselves with keys and tokens, and HTTP/2.
 
@@ -29,10 +29,11 @@ use tokio_rustls::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often the files are looked at. A change takes two looks: one alone may have met a file that is just being written.
+/// How often the files are checked. A change takes effect after two checks, because a single one may have met a file that is just being
+/// written.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why TLS cannot be spoken.
+/// Why TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A file cannot be read.
@@ -44,18 +45,18 @@ pub enum CertificateError {
         #[source]
         source: std::io::Error,
     },
-    /// A file is not what it should be.
+    /// A file does not have the expected content.
     #[error("{path} is no PEM file with {expected}")]
     Form {
         /// The file.
         path: PathBuf,
-        /// What should be in it.
+        /// The expected content.
         expected: &'static str,
-        /// Why it is not.
+        /// What is wrong with it.
         #[source]
         source: pem::Error,
     },
-    /// The two do not belong together.
+    /// Certificate and key do not belong together.
     #[error("the key in {key} is not that of the certificate in {certificate}, or cannot be used")]
     Pair {
         /// The file of the certificate.
@@ -66,7 +67,7 @@ pub enum CertificateError {
         #[source]
         source: rustls::Error,
     },
-    /// TLS cannot be spoken at all.
+    /// TLS cannot be used at all.
     #[error("TLS cannot be spoken")]
     Protocol(#[source] rustls::Error),
 }
@@ -77,7 +78,7 @@ impl Failure for CertificateError {
     }
 }
 
-/// Where certificate and key are.
+/// The paths of certificate and key.
 #[derive(Debug, Clone)]
 pub struct CertificateFiles {
     pub(crate) certificate: PathBuf,
@@ -92,7 +93,7 @@ struct Texts {
 }
 
 impl CertificateFiles {
-    /// Whether the gateway could start with them.
+    /// Checks whether the gateway could start with them.
     ///
     /// # Errors
     /// [`CertificateError`].
@@ -125,7 +126,7 @@ impl CertificateFiles {
     }
 }
 
-/// The certificate that new connections get.
+/// The certificate for new connections.
 #[derive(Debug)]
 struct Current(RwLock<Arc<CertifiedKey>>);
 
@@ -135,8 +136,8 @@ impl ResolvesServerCert for Current {
     }
 }
 
-/// Speaks TLS with the certificate of `files`, as they are now and whenever they have changed, until `stop`. What cannot be used later
-/// leaves the certificate as it is, and `condition` does not hold.
+/// Uses the certificate in `files` for TLS, now and whenever the files change, until `stop`. If a later version cannot be used, the certificate
+/// stays as it is, and `condition` does not hold.
 ///
 /// # Errors
 /// [`CertificateError`] when they cannot be used at the start.
@@ -164,7 +165,7 @@ pub(crate) async fn acceptor(
 struct Follower {
     files: CertificateFiles,
     known: Texts,
-    /// Of the last look.
+    /// The texts of the last check.
     seen: Texts,
     trouble: String,
     current: Arc<Current>,

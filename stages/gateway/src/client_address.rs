@@ -1,7 +1,7 @@
-//! From which address a request comes: that of the connection, or, behind proxies that are trusted, what the nearest of them says.
+//! The address from which a request comes: that of the connection or, behind trusted proxies, the address that the nearest of them reports.
 //!
-//! Each proxy adds the address that it has seen to the end of the header. What stands in front of the part that trusted proxies have
-//! written may be the client's own invention, so the header is read from its end, up to the first address that is no trusted proxy.
+//! Each proxy appends the address that it has seen to the header. What precedes the part that trusted proxies have written may be the client's
+//! own invention. So the header is read from its end, up to the first address that is not a trusted proxy.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// In which header proxies write the address.
+/// The header in which proxies write the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForwardedHeader {
     /// `X-Forwarded-For: 192.0.2.7, 10.0.0.1`.
@@ -19,7 +19,7 @@ pub enum ForwardedHeader {
     Forwarded,
 }
 
-/// Proxies whose word counts.
+/// Proxies whose headers are trusted.
 #[derive(Debug, Clone)]
 pub struct TrustedProxies {
     pub(crate) networks: Vec<IpNet>,
@@ -34,7 +34,7 @@ impl TrustedProxies {
             if !self.is_trusted(client) {
                 break;
             }
-            // Behind what is no address nothing can be told: the proxy that has passed it on stands for all who come by it.
+            // Beyond an invalid address, nothing can be determined. The proxy that passed it on then stands for all its clients.
             let Some(address) = hop else { break };
             client = address.to_canonical();
         }
@@ -45,7 +45,7 @@ impl TrustedProxies {
         self.networks.iter().any(|network| network.contains(&address))
     }
 
-    /// What the header says, the nearest last; none for what is no address.
+    /// The addresses in the header, the nearest last; `None` for an invalid one.
     fn hops(&self, headers: &HeaderMap) -> Vec<Option<IpAddr>> {
         let name = match self.header {
             ForwardedHeader::XForwardedFor => X_FORWARDED_FOR,

@@ -1,7 +1,7 @@
-//! `POST /v1/commands`: several commands in one request, one a line (`application/jsonl`), and one answer line for each, in order.
+//! `POST /v1/commands`: several commands in one request, one on each line (`application/jsonl`), and one answer line for each, in order.
 //!
-//! Commands are stored in the order of their lines, together, as far as they are taken: a line that is refused is refused alone.
-//! Deliberately absent: all or nothing. What must take effect together is one command.
+//! Valid commands are stored together, in the order of their lines; an invalid line is refused alone. Deliberately absent: all or nothing. What
+//! must take effect together is one command.
 
 use std::{str, sync::Arc};
 
@@ -29,10 +29,10 @@ use crate::{
     problem::Problem,
 };
 
-/// Lines under a key for which is looked at a time whether they were answered before.
+/// How many lines with a key are looked up at a time to find out whether they were answered before.
 const LOOKS_MAX: usize = 32;
 
-/// A command as a line has it.
+/// A command in the form of a line.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
@@ -40,20 +40,20 @@ struct Line<'a> {
     aggregate: String,
     id: String,
     command: String,
-    /// Passed on as it was written.
+    /// Passed on unchanged.
     #[serde(borrow)]
     body: &'a RawValue,
     idempotency_key: Option<String>,
     expected_version: Option<u64>,
 }
 
-/// How far a line has come: there is an answer to it, or a command is on its way.
+/// The state of a line: it has an answer, or its command is being stored.
 enum Step<T> {
     Answered(Response),
     Goes(T),
 }
 
-/// A command that is being stored, and its outcome where the client waits for that.
+/// A command that is being stored, and its outcome if the client waits for it.
 type Stored = (OnItsWay, Option<(u64, ExpectedOutcome)>);
 
 /// Takes commands.
@@ -76,10 +76,10 @@ pub(crate) async fn post(
         let detail = format!("these are {} commands, and a request takes {max}", lines.len());
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-many-commands", detail));
     }
-    // The request itself is counted.
+    // The request itself has already been counted.
     let more = lines.len().saturating_sub(1);
     guard.count_more(&principal, more)?;
-    // One after the other: of two lines under one key that differ, it is the second that is refused.
+    // The lines are handled one after the other: if two lines under one key differ, the second one is refused.
     let checked: Vec<_> = lines.iter().map(|(_, line)| commands.checked(&principal, &wishes, line)).collect();
     let looks: Vec<_> =
         checked.into_iter().map(|sending| commands.looked_up(sending, wishes.wait_seconds)).collect();
@@ -101,7 +101,7 @@ pub(crate) async fn post(
     Ok(response)
 }
 
-/// What holds for all lines. What is a line's own affair is refused here, so that nobody believes that it holds for all.
+/// The headers for all lines. A header that only makes sense for one line is refused, so that nobody believes that it holds for all.
 fn wishes(headers: &HeaderMap) -> Result<Wishes, Problem> {
     let version = "each line has its own expected_version";
     let own = [
@@ -113,14 +113,14 @@ fn wishes(headers: &HeaderMap) -> Result<Wishes, Problem> {
     Wishes::read(headers)
 }
 
-/// The lines that are not blank, with their numbers, from 1.
+/// The lines that are not blank, with their numbers from 1.
 fn numbered(body: &Bytes) -> Vec<(usize, Bytes)> {
     let lines = body.split(|byte| *byte == b'\n').map(|line| body.slice_ref(line.trim_ascii()));
     (1..).zip(lines).filter(|(_, line)| !line.is_empty()).collect()
 }
 
 impl Commands {
-    /// A command to store, as far as that can be said without asking anybody.
+    /// A command to store, checked as far as possible without asking anybody.
     fn checked(&self, principal: &Principal, wishes: &Wishes, line: &Bytes) -> Result<Sending, Problem> {
         let Line { context, aggregate, id, command, body, idempotency_key, expected_version } = read(line)?;
         let address = command_request::address(&[context, aggregate, id, command])?;
@@ -149,7 +149,7 @@ impl Commands {
         Ok(told.map_or(Step::Goes(sending), Step::Answered))
     }
 
-    /// Stores what is to be stored, in order, and waits for it, and for outcomes where the client does.
+    /// Stores the commands in order, and waits until they are stored and, if the client wants it, for their outcomes.
     async fn store_all(
         &self,
         taken: Vec<Result<Step<Sending>, Problem>>,
@@ -202,7 +202,7 @@ fn read(line: &[u8]) -> Result<Line<'_>, Problem> {
         .map_err(|error| malformed(&error.to_string().replace(" at line 1 column", " at column")))
 }
 
-/// What a request with this command alone would have been told, in one object: the status, what stands in headers, and the body.
+/// The answer to a request with only this command, in one object: the status, the headers and the body.
 async fn answer_line(number: usize, answer: Result<Response, Problem>) -> Vec<u8> {
     let (head, body) = answer.into_response().into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();

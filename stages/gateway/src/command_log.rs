@@ -1,7 +1,7 @@
-//! What is known of commands that were sent: the outcomes in the views `command`, and the commands themselves in COMMANDS.
+//! What is known about commands that were sent: their outcomes in the views `command`, and the commands themselves in COMMANDS.
 //!
-//! An id belongs to whoever sent it: `<principal>:<the rest>`. Deliberately absent: a memory of its own. Every replica of the gateway
-//! answers the same.
+//! An id contains its sender: `<principal>:<the rest>`. Deliberately absent: a memory of its own, so that every replica of the gateway gives
+//! the same answers.
 
 use std::time::Duration;
 
@@ -23,20 +23,20 @@ use tokio::task::JoinSet;
 
 use crate::problem::Problem;
 
-/// How long a view may take for an answer.
+/// How long a view may take to answer.
 pub(crate) const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// The view of outcomes, which every context has.
 const OUTCOMES_VIEW: &str = "command";
-/// With what a view answers that it has no such row.
+/// The code with which a view answers that it has no such row.
 const NO_ROW: &str = "404";
 
-/// Why it is not known what became of a command.
+/// Why the outcome of a command is not known.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
-    /// A view does not answer, or cannot now.
+    /// A view does not answer, or cannot answer now.
     #[error(transparent)]
     Ask(#[from] AskError),
-    /// A view answers with something else than a row.
+    /// A view's answer is not a row.
     #[error("the view of outcomes answers with something that is no row")]
     Form(#[from] serde_json::Error),
     /// COMMANDS cannot be read.
@@ -60,19 +60,19 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// The row's outcome; none where it is none that this release reads.
+    /// The row's outcome; `None` if it is not one that this release can read.
     pub(crate) fn reply(&self) -> Option<OutcomeReply> {
         OutcomeReply::from_json(&self.value)
     }
 
-    /// Whether it tells what became of the command at a position. One that was dead-lettered may be sent again under its id, and is
-    /// decided anew: until then the row is that of the one before.
+    /// Whether it is the outcome of the command at a position. A dead-lettered command may be sent again under its id, and is then decided
+    /// again; until then, the row shows the earlier outcome.
     fn is_of(&self, position: u64) -> bool {
         self.reply().is_none_or(|reply| reply.outcome.is_final() || reply.command_position >= position)
     }
 }
 
-/// Asks for commands by their ids.
+/// Looks commands up by their ids.
 #[derive(Debug, Clone)]
 pub(crate) struct CommandLog {
     broker: NatsBroker,
@@ -84,15 +84,15 @@ impl CommandLog {
         Self { broker, contexts }
     }
 
-    /// The outcome of the command with an id, in whichever context it is; none where no view has it.
+    /// The outcome of the command with an id, in any context; `None` if no view has it.
     ///
     /// # Errors
-    /// [`LogError`] when no view has it and one could not be asked.
+    /// [`LogError`] when no view has it, and at least one could not be asked.
     pub(crate) async fn outcome(&self, id: &str) -> Result<Option<Row>, LogError> {
         self.outcome_in(None, id).await
     }
 
-    /// The outcome of a stored command; none as long as it is not decided. Only its own context is asked: the others need not be there.
+    /// The outcome of a stored command; `None` until it is decided. Only its own context is asked, so the others need not be available.
     ///
     /// # Errors
     /// [`LogError`] when the view could not be asked.
@@ -147,17 +147,17 @@ pub(crate) fn id_of(message: &StoredMessage) -> Option<String> {
     explicit_id(message).ok().flatten().map(|id| id.to_string())
 }
 
-/// What makes two requests with one key the same: where they go, what they expect, and their bodies.
+/// What two requests with the same key must have in common to count as the same: their destination, their expectation, and their body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fingerprint(blake3::Hash);
 
 impl Fingerprint {
-    /// Of a command that is to be stored.
+    /// The content of a command that is to be stored.
     pub(crate) fn new(address: &CommandAddress, expected_version: Option<u64>, body: &[u8]) -> Self {
         Self::of(&address.subject(), expected_version.map(|version| version.to_string()).as_deref(), body)
     }
 
-    /// Of a command that is stored.
+    /// The content of a stored command.
     pub(crate) fn of_stored(message: &StoredMessage) -> Self {
         let expected = message.headers.find(header::EXPECTED_VERSION);
         Self::of(&published_subject(&message.subject), expected, &message.payload)
@@ -165,7 +165,7 @@ impl Fingerprint {
 
     fn of(subject: &str, expected_version: Option<&str>, body: &[u8]) -> Self {
         let mut hasher = blake3::Hasher::new();
-        // Neither can hold a line break.
+        // Neither of them can contain a line break.
         hasher.update(subject.as_bytes()).update(b"\n");
         hasher.update(expected_version.unwrap_or_default().as_bytes()).update(b"\n");
         Self(hasher.update(body).finalize())

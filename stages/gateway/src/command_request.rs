@@ -1,4 +1,4 @@
-//! From an HTTP request to a command: its address, its headers, its body, each checked before anything is stored.
+//! From an HTTP request to a command: its address, headers and body are all checked before anything is stored.
 
 use axum::{
     body::Body,
@@ -19,29 +19,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{config::Limits, last_moment, problem::Problem, whole_number::whole_number};
 
-/// The header with which a client makes that a request can be sent again.
+/// The header that makes it safe for a client to repeat a request.
 pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
-/// Longest value of that header, and of those that a command keeps.
+/// The longest value of that header, and of the headers that a command keeps.
 const VALUE_LENGTH_MAX: usize = 256;
-/// The type of commands, one a line, and of their answers.
+/// The media type of commands on lines, and of their answers.
 pub(crate) const JSON_LINES: &str = "application/jsonl";
-/// The type of forms that browsers send.
+/// The media type of browser forms.
 const FORM: &str = "application/x-www-form-urlencoded";
-/// Deepest nesting of a body. Commands are flat, or nearly so.
+/// The deepest nesting of a body. Commands are flat, or nearly so.
 const DEPTH_MAX: usize = 32;
-/// Headers of ours that a client may send with a command.
+/// The `Millstream-…` headers that a client may send with a command.
 const HEADERS: [&str; 2] = [header::CORRELATION_ID, header::CAUSATION_ID];
-/// Headers that become the command's.
+/// The headers that become headers of the command.
 const HEADERS_KEPT: [&str; 3] = [header::CORRELATION_ID, header::CAUSATION_ID, header::TRACE_PARENT];
 
-/// What a client asks besides the command itself.
+/// What a client asks for besides the command itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wishes {
-    /// Headers of the command that come from the client.
+    /// The headers of the command that come from the client.
     pub(crate) kept: Vec<(&'static str, String)>,
-    /// The version that the aggregate must have; 0 for none yet.
+    /// The version that the aggregate must have; 0 if it must not have any events.
     pub(crate) expected_version: Option<u64>,
-    /// The client's own name for this request.
+    /// The client's own name for this request, its idempotency key.
     pub(crate) idempotency_key: Option<String>,
     /// How many seconds the client waits for the outcome.
     pub(crate) wait_seconds: Option<u64>,
@@ -83,10 +83,11 @@ pub(crate) fn address(parts: &[String; 4]) -> Result<CommandAddress, Problem> {
         .map_err(|error| Problem::malformed("address-malformed", error.to_string()))
 }
 
-/// Takes a body of JSON.
+/// Reads a JSON body.
 ///
 /// # Errors
-/// A [`Problem`] when it is something else, too large, or too slow, or when `stop` came first: there must be time to store it.
+/// A [`Problem`] when the body is something else, too large, or too slow, or when `stop` came first, because there must be time to store the
+/// command.
 pub(crate) async fn body(
     headers: &HeaderMap,
     body: Body,
@@ -104,7 +105,7 @@ pub(crate) async fn body(
     Ok(body)
 }
 
-/// Takes lines of JSON.
+/// Reads lines of JSON.
 ///
 /// # Errors
 /// As [`body`].
@@ -127,7 +128,7 @@ pub(crate) async fn lines(
     })
 }
 
-/// Takes a form of a page.
+/// Reads the form of a page.
 ///
 /// # Errors
 /// As [`body`].
@@ -145,7 +146,7 @@ pub(crate) async fn form(
     collect(body, limits.body_max, limits, stop).await?.ok_or_else(|| too_large(limits.body_max))
 }
 
-/// What is compressed would have to be unpacked to somebody's choice of size.
+/// Compressed content is refused, because unpacked it could have any size.
 fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
     let mut values = headers.get_all(http_header::CONTENT_ENCODING).iter();
     let plain = |value: &HeaderValue| {
@@ -160,7 +161,7 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
     Err(problem.header(http_header::ACCEPT_ENCODING, HeaderValue::from_static("identity")))
 }
 
-/// The whole body; none when it is larger than `max`.
+/// The whole body; `None` if it is larger than `max`.
 async fn collect(
     body: Body,
     max: usize,
@@ -188,7 +189,7 @@ async fn collect(
 }
 
 /// # Errors
-/// A [`Problem`] when lists and objects of a body are nested too deep.
+/// A [`Problem`] when lists and objects in a body are nested too deeply.
 pub(crate) fn check_depth(body: &[u8]) -> Result<(), Problem> {
     if depth(body) <= DEPTH_MAX {
         return Ok(());
@@ -198,7 +199,7 @@ pub(crate) fn check_depth(body: &[u8]) -> Result<(), Problem> {
 }
 
 /// # Errors
-/// A [`Problem`] when a key in a line is none that a header could have.
+/// A [`Problem`] when a key in a line would not be valid in a header.
 pub(crate) fn check_idempotency_key(key: &str) -> Result<(), Problem> {
     let visible = key.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     if visible && !key.is_empty() && key.len() <= VALUE_LENGTH_MAX {
@@ -208,16 +209,16 @@ pub(crate) fn check_idempotency_key(key: &str) -> Result<(), Problem> {
     Err(Problem::malformed("line-malformed", detail))
 }
 
-/// The command is larger than somebody takes.
+/// The command is larger than the server or the handler accepts.
 pub(crate) fn too_large(max: usize) -> Problem {
     let detail = format!("the command is larger than the {max} bytes that are taken");
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
 }
 
-/// Looks at a command as the command handler will.
+/// Checks a command in the way in which the command handler will.
 ///
 /// # Errors
-/// A [`Problem`] for what the handler would reject without a look at the aggregate, or set aside.
+/// A [`Problem`] if the handler would set it aside, or reject it without reading the aggregate.
 pub(crate) fn check(
     address: &CommandAddress,
     headers: &Headers,
@@ -247,7 +248,7 @@ pub(crate) fn check(
     }
 }
 
-/// Looks at the headers of a request that asks for something; `known` are those of ours that it may have.
+/// Checks the headers of a request that reads something; `known` are the `Millstream-…` headers that it may have.
 ///
 /// # Errors
 /// A [`Problem`] that names the header.
@@ -258,7 +259,7 @@ pub(crate) fn check_question(headers: &HeaderMap, known: &[&str]) -> Result<(), 
 }
 
 /// # Errors
-/// A [`Problem`] that names the first of some headers that is there, and says why it means nothing.
+/// A [`Problem`] that names the first of some headers that is present, and says why it has no meaning here.
 pub(crate) fn refuse_without_meaning(headers: &HeaderMap, names: &[(&str, &str)]) -> Result<(), Problem> {
     match names.iter().find(|(name, _)| headers.contains_key(*name)) {
         None => Ok(()),
@@ -270,15 +271,15 @@ pub(crate) fn refuse_without_meaning(headers: &HeaderMap, names: &[(&str, &str)]
 }
 
 /// # Errors
-/// A [`Problem`] when an address that takes no parameters has some: whoever sends one hopes for something.
+/// A [`Problem`] when an address without parameters is given some, because the client expects an effect from them.
 pub(crate) fn refuse_parameters(uri: &Uri) -> Result<(), Problem> {
     let Some(query) = uri.query().filter(|query| !query.is_empty()) else { return Ok(()) };
     let name = query.split(['&', '=']).next().unwrap_or_default();
     Err(Problem::malformed("query-malformed", format!("this address takes no parameters, such as {name:?}")))
 }
 
-/// Names in HTTP are written in any case; so is ours. A header that begins as ours do and is none that a client may send is a slip of
-/// the pen, or a claim that only a key can prove.
+/// Header names in HTTP may be written in any case, and so may Millstream's. A header with Millstream's prefix that a client may not send is
+/// either a typing error, or a claim that only a key can prove.
 ///
 /// # Errors
 /// A [`Problem`] that names the first one that is not in `known`.
@@ -296,7 +297,7 @@ fn refuse_what_is_not_the_clients(headers: &HeaderMap, known: &[&str]) -> Result
     check_headers(&ours, known).map_err(|error| Problem::malformed(error.code(), error.to_string()))
 }
 
-/// The value of a header that may be there once, visible ASCII.
+/// The value of a header that may occur once, in visible ASCII.
 pub(crate) fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
     let wrong = |what: &str| Problem::malformed("header-malformed", format!("the header {name} {what}"));
     let mut all = headers.get_all(name).iter();
@@ -331,7 +332,7 @@ fn version_of_tag(tag: &str) -> Option<u64> {
     whole_number(tag.strip_prefix("\"v")?.strip_suffix('"')?)
 }
 
-/// The seconds in `Prefer: wait=5`. A preference that cannot be read is no reason to refuse (RFC 7240, 2).
+/// The seconds in `Prefer: wait=5`. An invalid preference is ignored (RFC 7240, 2).
 pub(crate) fn wait_seconds(headers: &HeaderMap) -> Option<u64> {
     let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let preferences = values.flat_map(|value| value.split(','));
@@ -350,7 +351,7 @@ fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
     media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(wanted))
 }
 
-/// How deep lists and objects of a text of JSON are nested; of what is no JSON, some number.
+/// How deeply lists and objects in a JSON text are nested. For a text that is not JSON, the number has no meaning.
 fn depth(body: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_text, mut escaped) = (0_usize, 0, false, false);
     for byte in body {

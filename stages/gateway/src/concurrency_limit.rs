@@ -1,5 +1,5 @@
-//! Places for what is in progress at a time. Of them one principal holds a share at most, so that it keeps nobody else out, whatever it sends
-//! and however long that takes.
+//! Limits how many requests are in progress at a time. Each takes a place, and one principal may hold only a share of the places, so it cannot
+//! keep others out, whatever it sends and however long that takes.
 
 use std::{
     collections::HashMap,
@@ -14,18 +14,18 @@ use crate::{
     problem::{Problem, SOON},
 };
 
-/// Requests with several commands at a time: what they hold is many times larger than others.
+/// How many requests with several commands may be in progress. They hold many times more memory than others.
 const LINES_MAX: usize = 64;
-/// Pages of histories at a time. As JSON that is being made, commits took fourteen times their bytes of memory (560 MB for 40), so that a
-/// page of half a megabyte and one commit more takes some 20 MB.
+/// How many pages of histories may be in progress. While commits are converted to JSON, they take fourteen times their bytes in memory (560 MB
+/// for 40), so a page of half a megabyte and one more commit takes about 20 MB.
 const HISTORIES_MAX: usize = 16;
-/// States as of a moment at a time: of 8 MB of commits by the same measure some 100 MB.
+/// How many states as of a moment may be in progress. By the same measure, 8 MB of commits take about 100 MB.
 const STATES_MAX: usize = 4;
 
-/// The places, and who holds how many of them.
+/// The places, and how many of them each principal holds.
 #[derive(Debug)]
 pub(crate) struct Places {
-    /// What they are for, in the plural.
+    /// What takes the places, in the plural.
     what: &'static str,
     all: Arc<Semaphore>,
     each_max: usize,
@@ -41,51 +41,51 @@ pub(crate) struct Place {
 }
 
 impl Places {
-    /// For all requests.
+    /// Places for all requests.
     pub(crate) fn for_requests(limits: &Limits) -> Arc<Self> {
         Self::new("requests", limits.requests_max, limits.key_share)
     }
 
-    /// For those with several commands.
+    /// Places for requests with several commands.
     pub(crate) fn for_lines(limits: &Limits) -> Arc<Self> {
         Self::new("requests with several commands", LINES_MAX, limits.key_share)
     }
 
-    /// For those that read a history.
+    /// Places for requests that read a history.
     pub(crate) fn for_histories(limits: &Limits) -> Arc<Self> {
         Self::new("requests for a history", HISTORIES_MAX, limits.key_share)
     }
 
-    /// For those that fold a state.
+    /// Places for requests that fold a state.
     pub(crate) fn for_states(limits: &Limits) -> Arc<Self> {
         Self::new("requests for a state as of a moment", STATES_MAX, limits.key_share)
     }
 
-    /// For those that wait for a position.
+    /// Places for requests that wait for a position.
     pub(crate) fn for_waiting(limits: &Limits) -> Arc<Self> {
         Self::new("requests that wait for a position", limits.waiting_max, limits.key_share)
     }
 
-    /// For configured queries.
+    /// Places for configured queries.
     pub(crate) fn for_queries(limits: &Limits) -> Arc<Self> {
         Self::new("configured queries", limits.queries_max, limits.key_share)
     }
 
-    /// For streams of live rows.
+    /// Places for streams of live rows.
     pub(crate) fn for_live(limits: &Limits) -> Arc<Self> {
         Self::new("streams of live rows", limits.live_max, limits.key_share)
     }
 
-    /// `max` places for `what`, of which each principal may hold `share_percent`, rounded up.
+    /// `max` places for `what`. Each principal may hold `share_percent` of them, rounded up.
     fn new(what: &'static str, max: usize, share_percent: usize) -> Arc<Self> {
         let each_max = max.saturating_mul(share_percent).div_ceil(100);
         Arc::new(Self { what, all: Arc::new(Semaphore::new(max)), each_max, held: Mutex::default() })
     }
 
-    /// A place for somebody who is not known yet.
+    /// A place for somebody who is not identified yet.
     ///
     /// # Errors
-    /// A [`Problem`] when there is none.
+    /// A [`Problem`] when no place is free.
     pub(crate) fn of_anybody(&self) -> Result<OwnedSemaphorePermit, Problem> {
         Arc::clone(&self.all).try_acquire_owned().map_err(|_| {
             let detail = format!("as many {} as this gateway takes are in progress; try again", self.what);
@@ -96,7 +96,7 @@ impl Places {
     /// Makes it the place of `holder`.
     ///
     /// # Errors
-    /// A [`Problem`] when that holds its share already.
+    /// A [`Problem`] when the holder already has its share.
     pub(crate) fn given_to(
         self: &Arc<Self>,
         holder: &str,
@@ -120,7 +120,7 @@ impl Places {
     /// A place for `holder`.
     ///
     /// # Errors
-    /// A [`Problem`] when there is none, or `holder` has its share.
+    /// A [`Problem`] when no place is free, or `holder` already has its share.
     pub(crate) fn take(self: &Arc<Self>, holder: &str) -> Result<Place, Problem> {
         self.given_to(holder, self.of_anybody()?)
     }

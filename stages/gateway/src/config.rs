@@ -1,4 +1,4 @@
-//! The `[gateway]` section. `limits` has how much the gateway takes.
+//! The `[gateway]` section. `limits` has the limits of requests.
 
 mod limits;
 
@@ -30,63 +30,63 @@ use crate::{
     tokens::source::Refresh,
 };
 
-/// Nobody else can reach it.
+/// Only programs on the same machine can reach it.
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-/// Clocks that are set by the network are closer.
+/// Clocks that are synchronised over the network differ by less.
 const TOKEN_LEEWAY_DEFAULT: Duration = Duration::from_secs(30);
-/// With more, a token that is over would be as good as a valid one.
+/// With a larger value, an expired token would be as good as a valid one.
 const TOKEN_LEEWAY_MAX: Duration = Duration::from_secs(300);
-/// Issuers show a new key for longer than that before they sign with it.
+/// Issuers publish a new key for longer than this before they sign with it.
 const ISSUER_REFRESH_DEFAULT: Duration = Duration::from_secs(600);
-/// Whoever makes up tokens has an issuer asked no more often than that.
+/// Somebody who makes up tokens cannot make the gateway ask an issuer more often than this.
 const ISSUER_REFRESH_PAUSE_DEFAULT: Duration = Duration::from_secs(30);
 
-/// What only the gateway of an application has: where it listens, who may come, and how much it takes.
+/// The settings that only the gateway of an application has: where it listens, who may use it, and its limits.
 pub struct StageConfig<A> {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// With what TLS is spoken; without, it is not.
+    /// The certificate for TLS; without it, TLS is not used.
     pub certificate: Option<CertificateFiles>,
-    /// The file of keys; without, whoever can reach it may send anything.
+    /// The file of keys; without it, everybody who can reach the gateway may send anything.
     pub keys_file: Option<PathBuf>,
-    /// Proxies that tell the addresses of clients.
+    /// Proxies that report the addresses of clients.
     pub proxies: TrustedProxies,
-    /// What the audit log is told.
+    /// What the audit log records.
     pub audited: Audited,
-    /// How tokens are looked at.
+    /// How tokens are checked.
     pub(crate) tokens: TokenSettings,
-    /// What it takes.
+    /// Its limits.
     pub limits: Limits,
-    /// Commands that must say which version of their aggregate their sender has seen.
+    /// Commands that must name the aggregate version that their sender has seen.
     pub preconditions_required: Vec<CommandPattern>,
-    /// What the application has; nothing where it is not sound, which is noted.
+    /// The parts of the application; empty if the application is invalid, which is noted.
     pub parts: Parts,
     application: PhantomData<fn() -> A>,
 }
 
-/// What the gateway knows of an application.
+/// What the gateway knows about an application.
 #[derive(Default)]
 pub struct Parts {
     /// The contexts whose commands have outcomes.
     pub contexts: Vec<&'static str>,
-    /// The rules.
+    /// The rules of the aggregates.
     pub aggregates: AggregateRegistry,
     /// All views, with their contexts.
     pub views: BTreeSet<(String, String)>,
     /// Views of every context that follow OUTCOMES; all others follow EVENTS.
     pub outcome_views: BTreeSet<String>,
-    /// Reports by name, and by `<context>.<name>` where two contexts have one of a name: alone, it is the first.
+    /// Reports by name, and by `<context>.<name>`. If two contexts have a report with the same name, the name alone means the first one.
     pub reports: BTreeMap<String, KnownReport>,
 }
 
-/// A report and where it is asked for.
+/// A report and its views.
 #[derive(Debug, Clone)]
 pub struct KnownReport {
     /// The context.
     pub context: &'static str,
     /// Its name, which is that of its view of current rows.
     pub name: String,
-    /// What people see of a row.
+    /// The columns that people see.
     pub columns: &'static [Column],
 }
 
@@ -124,7 +124,7 @@ impl<A: Application> Section for StageConfig<A> {
         let tokens = tokens(keys);
         let mut limits = Limits::read(keys);
         if keys_file.is_none() {
-            // There is one principal alone, of whose share nobody else would have anything.
+            // There is only one principal, and nobody else would benefit from limiting its share.
             limits.key_share = 100;
         }
         let parts = Parts::of::<A>();
@@ -159,7 +159,7 @@ impl Parts {
     pub(crate) fn of<A: Application>() -> Result<Self, ApplicationError> {
         let model = Model::of::<A>()?;
         let (contexts, aggregates) = (model.context_names(), model.aggregates());
-        // Settings change what views hold, never what they are called.
+        // Settings may change the content of views, but never their names.
         let Views { projections, outcome_projections } = model.views(&mut DefaultSettings::default());
         let built = Model::of::<A>()?.reports(&mut DefaultSettings::default());
         let mut reports = BTreeMap::new();
@@ -186,7 +186,7 @@ impl Parts {
 }
 
 impl Parts {
-    /// What is wrong with a pattern that fits no command which clients may send: nobody would be asked for anything.
+    /// What is wrong with a pattern that matches no command that clients may send. It would have no effect.
     fn fits_no_command(&self, pattern: &CommandPattern) -> Option<String> {
         let commands: Vec<[&str; 3]> = self
             .aggregates

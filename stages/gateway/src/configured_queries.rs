@@ -1,7 +1,7 @@
 //! `GET /v1/queries/{context}/{name}` and `GET /v1/queries`: configured queries, which the stage `sql` answers on `query.<context>.<name>`.
 //!
-//! The stage says which queries there are and what they take, and whether an argument is of its kind; who may ask, and with which arguments,
-//! is looked at here. Deliberately absent: SQL. A client gives arguments, never a statement.
+//! The stage describes the queries, and checks whether an argument has the right kind. This module checks who may ask, and with which
+//! arguments. Deliberately absent: SQL. A client sends arguments, never a statement.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -47,18 +47,18 @@ use crate::{
     views::{Freshness, ViewAnswer, not_reached},
 };
 
-/// Whatever a stage says of how long a query may run, nobody is waited for longer.
+/// The longest wait for a query, however long the stage lets it run.
 const QUERY_TIME_MAX: Duration = Duration::from_secs(600);
-/// Pause before a query is asked again that was not behind its position.
+/// The pause before a query is repeated whose answer had not reached its position.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Of an answer that has not all rows.
+/// The header of an answer that does not contain all rows.
 const CUT: HeaderName = HeaderName::from_static("millstream-cut");
 
-/// What the stage answers to a query.
+/// The stage's answer to a query.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Table {
     pub(crate) columns: Vec<String>,
-    /// The columns that are amounts, each with the column that has its currency.
+    /// The columns with amounts, each with the column of its currency.
     #[serde(default)]
     pub(crate) money: BTreeMap<String, String>,
     pub(crate) rows: Vec<Map<String, Value>>,
@@ -69,7 +69,7 @@ pub(crate) struct Table {
 
 impl Table {
     /// # Errors
-    /// A [`Problem`] when it is none.
+    /// A [`Problem`] when it is not an answer.
     pub(crate) fn read(body: &[u8]) -> Result<Self, Problem> {
         serde_json::from_slice(body).map_err(|error| {
             Problem::new(
@@ -80,7 +80,7 @@ impl Table {
         })
     }
 
-    /// A cell as text: amounts with the places of their currency.
+    /// A cell as text. Amounts have the decimal places of their currency.
     pub(crate) fn text(&self, row: &Map<String, Value>, column: &str) -> String {
         let value = row.get(column).unwrap_or(&Value::Null);
         match (self.money.get(column), value.as_i64()) {
@@ -98,7 +98,7 @@ impl Table {
     }
 }
 
-/// A query that somebody may ask, and the parameters of which it may give some values alone.
+/// A query that somebody may ask, and the parameters for which only certain values are granted.
 pub(crate) struct Offered {
     pub(crate) query: QueryDescription,
     pub(crate) granted: BTreeMap<String, BTreeSet<String>>,
@@ -125,7 +125,7 @@ impl Offered {
     }
 }
 
-/// The queries that there are, as far as the key grants them.
+/// The existing queries, as far as the key grants them.
 pub(crate) async fn list(
     State(commands): State<Arc<Commands>>,
     Extension(principal): Extension<Principal>,
@@ -170,7 +170,7 @@ pub(crate) async fn get(
     Ok(response)
 }
 
-/// The arguments in an address, each once.
+/// The arguments in an address. Each may occur once.
 fn given(uri: &Uri) -> Result<BTreeMap<String, String>, Problem> {
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(uri.query().unwrap_or_default())
         .map_err(|error| Problem::malformed("query-malformed", error.to_string()))?;
@@ -202,10 +202,10 @@ fn not_with_these(principal: &Principal, query: &QueryDescription, refused: &Arg
 }
 
 impl Commands {
-    /// The queries that somebody may ask, and the contexts of which nobody tells any.
+    /// The queries that somebody may ask, and the contexts whose stage does not answer.
     ///
     /// # Errors
-    /// A [`Problem`] when nobody tells of any context.
+    /// A [`Problem`] when no context's stage answers.
     pub(crate) async fn offered(
         &self,
         principal: &Principal,
@@ -231,10 +231,10 @@ impl Commands {
         }
     }
 
-    /// What a query is and takes.
+    /// The description of a query.
     ///
     /// # Errors
-    /// A [`Problem`] when there is none, or nobody tells.
+    /// A [`Problem`] when there is no such query, or the stage does not answer.
     pub(crate) async fn description(&self, context: &str, name: &str) -> Result<QueryDescription, Problem> {
         let unknown = || {
             let detail = format!("there is no query {context}.{name}");
@@ -263,7 +263,7 @@ impl Commands {
         })
     }
 
-    /// Asks a query, behind the position that is wanted.
+    /// Runs a query once the wanted position is reached.
     async fn answer(
         &self,
         principal: &Principal,
@@ -273,11 +273,11 @@ impl Commands {
     ) -> Result<ViewAnswer, Problem> {
         let deadline = Instant::now() + freshness.wait;
         let tells = descriptions_subject(&query.context);
-        // Whoever waits holds no place of those that run.
+        // A waiting request holds no place among the running ones.
         let position = self.views.reached_by(&tells, question(Some(&query.name)), freshness).await?;
         loop {
             match self.run(principal, query, arguments, position.as_deref()).await {
-                // Another process of the stage has answered, or the tables are filled anew.
+                // Another process of the stage has answered, or the tables are being filled again.
                 Err(error) if is_not_reached(&error) && Instant::now() + PAUSE < deadline => {
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -287,7 +287,7 @@ impl Commands {
         }
     }
 
-    /// Asks once. The place is taken for as long as the stage may run the query, also when the client has gone.
+    /// Runs it once. The place is taken as long as the stage may run the query, even if the client has gone.
     async fn run(
         &self,
         principal: &Principal,
@@ -324,7 +324,7 @@ impl Commands {
 }
 
 impl Principal {
-    /// The query, if it may ask it with some arguments.
+    /// The query, if the principal may ask it with some arguments.
     pub(crate) fn offers(&self, query: QueryDescription) -> Option<Offered> {
         let is_granted = self.may_ask_query(&query.context, &query.name)
             && !matches!(self.arguments(&query, BTreeMap::new()), Err(ArgumentsRefused::Query));
@@ -340,7 +340,7 @@ fn is_not_reached(error: &AskError) -> bool {
     matches!(error, AskError::Refused { headers, .. } if headers.get(header::PROBLEM) == Some(problem::NOT_REACHED))
 }
 
-/// What the stage says against a query, in the words of HTTP.
+/// The stage's refusal of a query, in the terms of HTTP.
 fn refusal(error: AskError) -> Problem {
     let AskError::Refused { code, text, headers, .. } = error else {
         let detail = format!("{error}: the stage sql does not run, or has just begun to");

@@ -1,5 +1,5 @@
-//! `/v1/docs`: the page that tells people what the OpenAPI document tells programs. It has no script, and one style, which is named by its
-//! hash.
+//! `/v1/docs`: the page that shows the content of the OpenAPI document to people. It has no script, and a single style, which its policy names
+//! by hash.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::openapi::{
 
 const STYLE: &str = include_str!("../templates/docs.css");
 
-/// The page, and what it may do.
+/// The page, and its content security policy.
 pub(crate) struct Page {
     pub(crate) html: String,
     pub(crate) security_policy: HeaderValue,
@@ -74,7 +74,7 @@ struct ViewPart<'a> {
 
 struct Rejection {
     code: &'static str,
-    /// Those that can get it.
+    /// The commands that can get it.
     commands: Vec<String>,
 }
 
@@ -186,7 +186,7 @@ fn kind(schema: &Value) -> String {
 }
 
 fn limits(schema: &Value) -> String {
-    // What any number of 64 bits keeps tells a reader nothing.
+    // The limits of a 64-bit number tell a reader nothing.
     let told = |name: &str| schema.get(name).filter(|limit| !is_end_of_64_bits(limit));
     let range = |least: &str, most: &str| match (told(least), told(most)) {
         (None, None) => None,

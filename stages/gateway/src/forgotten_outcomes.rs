@@ -1,6 +1,7 @@
-//! Up to which command OUTCOMES no longer tells what became of it. Such a command is decided: its record was there and is purged.
+//! Finds out which commands have no outcome in OUTCOMES any more. Such a command is decided: its record existed and has been purged.
 //!
-//! Without this, a command whose outcome is purged before it is looked like one that waits for its turn, for as long as COMMANDS keeps it.
+//! Without this, a command whose outcome is purged before anybody asks for it would look like one that still waits, as long as COMMANDS keeps
+//! it.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -18,10 +19,10 @@ use millstream_jetstream::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often OUTCOMES is looked at. Until the next look, the last commands that were forgotten seem to wait.
+/// How often OUTCOMES is checked. Until the next check, the outcomes that were purged last seem to be pending.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What is known of that. Clones share one state.
+/// What is known about purged outcomes. Clones share one state.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Forgotten {
     through: Arc<RwLock<Option<StreamPosition>>>,
@@ -35,7 +36,7 @@ struct First {
 }
 
 impl Forgotten {
-    /// Looks at OUTCOMES, and again and again until `stop`.
+    /// Checks OUTCOMES now and repeatedly until `stop`.
     pub(crate) async fn follow(broker: NatsBroker, stop: CancellationToken) -> Self {
         let forgotten = Self::default();
         let mut first = First::default();
@@ -49,7 +50,7 @@ impl Forgotten {
         forgotten
     }
 
-    /// Whether the command at a position of COMMANDS is decided, and what became of it told no more.
+    /// Whether the command at a position of COMMANDS is decided and its outcome has been purged.
     pub(crate) fn has(&self, position: &StreamPosition) -> bool {
         let through = self.through.read().unwrap_or_else(PoisonError::into_inner);
         through.as_ref().is_some_and(|through| {
@@ -68,7 +69,7 @@ impl Forgotten {
     }
 }
 
-/// What the first record says of those before it; none where it is the one that is known, or there is none.
+/// What the first record says about those before it; `None` if it is already known, or if there is no record.
 async fn look(broker: &NatsBroker, first: &mut First) -> Result<Option<StreamPosition>, BrokerError> {
     let state = broker.state(OUTCOMES).await?;
     let found = First { generation: state.generation, sequence: state.first_sequence };

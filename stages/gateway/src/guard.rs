@@ -1,6 +1,6 @@
-//! What every request passes before it is looked at: limits, who it is from, and the headers of every answer.
+//! The checks that every request passes first: limits, the identity of its sender, and the headers of every answer.
 //!
-//! The order is by cost: a rate before a place, a place before a key, a key before the body.
+//! The order is by cost: first the rate, then a place, then the key, then the body.
 
 use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -28,10 +28,10 @@ use crate::{
     tokens::Refusal,
 };
 
-/// The route in metrics of what no route takes: paths are the clients' to choose.
+/// The route in metrics for requests that no route handles, because clients can choose any path.
 const NO_ROUTE: &str = "none";
-/// Set on every answer that does not say otherwise: answers are data, never pages, and concern one client. `queries` says otherwise of
-/// rows, which a client may keep and ask about again.
+/// Headers of every answer that does not set them itself: answers are data and not pages, and concern one client. `queries` sets others for
+/// rows, which a client may keep and revalidate.
 const ANSWER_HEADERS: [(header::HeaderName, &str); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::CACHE_CONTROL, "no-store"),
@@ -40,7 +40,7 @@ const ANSWER_HEADERS: [(header::HeaderName, &str); 5] = [
     (header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// For a year a browser comes with TLS alone. Names below this one may be others' gateways.
+/// For a year, a browser only uses TLS. This does not include subdomains, which may be gateways of others.
 pub(crate) const WITH_TLS_ALONE: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Lets requests in.
@@ -76,10 +76,10 @@ impl Guard {
         }
     }
 
-    /// Counts `more` commands of a request beside the request itself.
+    /// Counts `more` commands of a request, in addition to the request itself.
     ///
     /// # Errors
-    /// A [`Problem`] when they are more than may come now, or ever at once.
+    /// A [`Problem`] when there are more than are allowed now, or ever at once.
     pub(crate) fn count_more(&self, principal: &Principal, more: usize) -> Result<(), Problem> {
         let Some(more) = u32::try_from(more).ok().and_then(NonZeroU32::new) else { return Ok(()) };
         if let Some(address) = principal.asker().address {
@@ -100,26 +100,26 @@ impl Guard {
         self.keys.user(name)
     }
 
-    /// Lets a request of such a user in, for as long as the place is kept.
+    /// Lets in a request of such a user, as long as the place is kept.
     ///
     /// # Errors
-    /// A [`Problem`] when too much comes from it or from all.
+    /// A [`Problem`] when too many requests come from this user or from all users.
     pub(crate) fn let_user_in(&self, user: &Principal) -> Result<Place, Problem> {
         self.rates.count(&Arc::from(user.name())).map_err(|pause| too_fast("user", pause))?;
         self.places.take(user.name())
     }
 
-    /// Whether the gateway itself speaks TLS.
+    /// Whether the gateway itself serves TLS.
     pub(crate) fn with_tls(&self) -> bool {
         self.with_tls
     }
 
-    /// Whether nobody is asked for a key.
+    /// Whether no key is required.
     pub(crate) fn is_open(&self) -> bool {
         self.keys.is_open()
     }
 
-    /// Who has a key or token.
+    /// The owner of a key or token.
     pub(crate) async fn identify(&self, token: &str) -> Result<Principal, Stranger> {
         self.keys.identify(Some(token), Timestamp::now()).await.map(|(principal, _)| principal)
     }
@@ -155,7 +155,7 @@ pub(crate) async fn pass(State(guard): State<Arc<Guard>>, mut request: Request, 
     finished(&guard, response, (route.as_deref(), began), (&asker, &what))
 }
 
-/// The middleware around what concerns nobody's data: only how much comes is looked at, not from whom.
+/// The middleware around routes without anybody's data. It only limits how many requests come, and does not ask for a key.
 pub(crate) async fn pass_anybody(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
@@ -177,7 +177,7 @@ fn counted(guard: &Guard, request: &Request, asker: &mut Asker) -> Result<OwnedS
     guard.places.of_anybody()
 }
 
-/// Notes from which address a request comes, and whether that may send more.
+/// Notes the address from which a request comes, and whether more requests may come from it.
 fn count_address(guard: &Guard, request: &Request, asker: &mut Asker) -> Result<(), Problem> {
     let Some(ClientAddress(address)) = request.extensions().get() else { return Ok(()) };
     let address = guard.proxies.client(address.ip(), request.headers());
@@ -203,7 +203,7 @@ fn finished(
     response
 }
 
-/// The headers of every answer, where it does not say otherwise.
+/// The headers of every answer that does not set them itself.
 pub(crate) fn with_headers(mut response: Response) -> Response {
     for (name, value) in ANSWER_HEADERS {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
@@ -211,8 +211,8 @@ pub(crate) fn with_headers(mut response: Response) -> Response {
     response
 }
 
-/// Who only asks may wait long for an answer, and waits no longer than its key is valid. What changes something goes on: its answer says
-/// what was stored.
+/// A request that only reads may wait long for its answer, but no longer than its key is valid. A request that changes something continues,
+/// because its answer says what was stored.
 async fn answer(request: Request, next: Next, mut admission: Admission) -> Response {
     let only_asks = request.method().is_safe();
     let answer = next.run(request);
@@ -258,7 +258,7 @@ fn too_fast(who: &str, pause: Duration) -> Problem {
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate-exceeded", detail).retry_after(pause.max(SOON))
 }
 
-/// What stands in front of the gateway and the gateway itself might each believe another one of two (RFC 9112, 3.2).
+/// A proxy in front of the gateway and the gateway itself could each use a different one of two such headers (RFC 9112, 3.2).
 fn check_host(request: &Request) -> Result<(), Problem> {
     let count = request.headers().get_all(header::HOST).iter().count();
     if count == 1 || (count == 0 && request.version() < Version::HTTP_11) {
@@ -267,11 +267,11 @@ fn check_host(request: &Request) -> Result<(), Problem> {
     Err(Problem::malformed("header-malformed", "the header Host must be there, and once"))
 }
 
-/// Where no key is asked for, a browser must not be led here by a page of somebody else: such a request names the page's origin, or
-/// comes by a name that the page's owner has pointed to this machine.
+/// If no key is required, a browser must not be led here by a page of somebody else. Such a request contains the page's origin, or uses a name
+/// that the page's owner has pointed at this machine.
 ///
-/// A document that tells of no data, or a page, may be opened in a browser by somebody who types its address, or follows a link of it; and
-/// a page may send its forms.
+/// A document without data, or a page, may be opened in a browser by typing its address or by following one of its links; and a page may send
+/// its forms.
 fn only_programs_of_this_machine(headers: &HeaderMap, is_for_people: bool) -> Result<(), Problem> {
     let refused = |detail: &str| Err(Problem::new(StatusCode::FORBIDDEN, "browser-refused", detail));
     let site = headers.get("sec-fetch-site");
@@ -289,7 +289,7 @@ fn only_programs_of_this_machine(headers: &HeaderMap, is_for_people: bool) -> Re
     }
 }
 
-/// Whether a request only asks what the gateway tells of itself, or is one of a page.
+/// Whether a request only reads the gateway's own documents, or belongs to a page.
 fn is_for_people(request: &Request) -> bool {
     let path = request.uri().path();
     pages::is_page(path) || (request.method() == Method::GET && api_documents::ADDRESSES.contains(&path))
@@ -299,7 +299,7 @@ fn is_loopback(name: &str) -> bool {
     name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The key in `Authorization: Bearer …`, if there is any.
+/// The key in `Authorization: Bearer …`, if there is one.
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let malformed = || {
         let detail = "the header Authorization must be there once and read `Bearer <key>`";
@@ -314,7 +314,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     Ok(Some(token.trim()))
 }
 
-/// Why a client that was let in is to go.
+/// Why a client that was let in has to leave.
 pub(crate) fn why(ended: Ended) -> Problem {
     match ended {
         Ended::Stranger(who) => stranger(who),

@@ -1,7 +1,7 @@
 //! `GET /v1/history/{context}/{aggregate}/{id}`: an aggregate's events, the newest first, or its state as of a moment.
 //!
-//! Both are read from EVENTS itself, so that nothing lags. A page is read backwards from commit to commit; a state is folded by the
-//! aggregate's own rules, from the first event on. Deliberately absent: states of long histories, for which a request has no time.
+//! Both are read from EVENTS itself, so they never lag. A page is read backwards from commit to commit. A state is folded by the aggregate's
+//! own rules, from the first event on. Deliberately absent: states of long histories, which would take longer than a request may.
 
 use std::sync::Arc;
 
@@ -36,18 +36,18 @@ use crate::{
     whole_number,
 };
 
-/// Events on a page unless the client says otherwise.
+/// How many events a page has, unless the client says otherwise.
 const EVENTS_DEFAULT: usize = 50;
-/// Most events on a page. One commit is never cut, so that its last events may be more.
+/// The most events on a page. A commit is never cut, so the last one may exceed this.
 pub(crate) const EVENTS_MAX: usize = 500;
-/// From so many bytes of commits on, a page ends: as JSON it takes several times as much of memory.
+/// A page ends when its commits have this many bytes, because as JSON they take several times as much memory.
 const PAGE_BYTES: usize = 512 * 1024;
-/// Most events of which a state is folded: some hundred milliseconds of reading.
+/// The most events from which a state is folded: some hundred milliseconds of reading.
 const FOLDED_MAX: u64 = 100_000;
-/// Most bytes of commits of which a state is folded.
+/// The most bytes of commits from which a state is folded.
 const FOLDED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// What is asked of a history.
+/// The parameters of a history request.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Asked {
@@ -171,7 +171,8 @@ impl Commands {
         ViewAnswer { body: body.to_string().into(), position: Some(position) }
     }
 
-    /// Whether nothing has ever happened to an aggregate. Before its first event there is a state, too; of one without any, a slip of the pen.
+    /// Whether an aggregate has no events at all. Before its first event an aggregate has a state, too, but an id without any events is a
+    /// typing error.
     async fn has_no_events(&self, stream_id: &StreamId) -> Result<bool, Problem> {
         let last = self.broker.last(EVENTS, &stream_id.event_subject()).await;
         last.map(|last| last.is_none()).map_err(|error| load_problem(error.into()))

@@ -1,5 +1,5 @@
-//! Who comes: the keys, users and issuers of tokens of the file, which is read again when it changes, so that a key is revoked by taking it
-//! out. `follower` does that.
+//! The keys, users and token issuers in the file of keys. The file is read again when it changes (by `follower`), so a key is revoked by
+//! removing it from the file.
 
 mod follower;
 
@@ -33,9 +33,9 @@ use crate::{
     tokens::{Issuers, Refusal, is_token, source::Refresh},
 };
 
-/// How often it is looked whether a key has expired that is in use: the clock may be set.
+/// How often keys in use are checked for expiry, because the clock may be set.
 const CLOCK_LOOK_INTERVAL: Duration = Duration::from_secs(60);
-/// Who sends where no keys are asked for.
+/// The actor if no keys are required.
 const ANYBODY: &str = "local";
 
 /// Why the file of keys cannot be used.
@@ -50,7 +50,7 @@ pub enum KeyRingError {
         #[source]
         source: std::io::Error,
     },
-    /// It is none of keys.
+    /// It is not a file of keys.
     #[error("gateway.keys_file {path} is no file of keys")]
     Form {
         /// The file.
@@ -59,7 +59,7 @@ pub enum KeyRingError {
         #[source]
         source: Box<toml::de::Error>,
     },
-    /// Its keys cannot stand together.
+    /// Its keys cannot stand in one file.
     #[error("gateway.keys_file {path} cannot be used")]
     Keys {
         /// The file.
@@ -70,7 +70,7 @@ pub enum KeyRingError {
     },
 }
 
-/// Whether the gateway could start with the keys of a file.
+/// Checks whether the gateway could start with the keys of a file.
 ///
 /// # Errors
 /// [`KeyRingError`].
@@ -86,13 +86,13 @@ impl Failure for KeyRingError {
     }
 }
 
-/// Somebody whose request was let in.
+/// The sender of a request that was let in.
 #[derive(Debug, Clone)]
 pub(crate) struct Principal {
     name: Arc<str>,
-    /// None where no keys are asked for, and everything is granted.
+    /// `None` if no keys are required and everything is granted.
     grants: Option<Arc<Grants>>,
-    /// From where it came; none over NATS.
+    /// The address from which the request came; `None` over NATS.
     address: Option<IpAddr>,
 }
 
@@ -102,12 +102,12 @@ impl Principal {
         &self.name
     }
 
-    /// The same, as it has come from an address.
+    /// The same sender with the address from which the request came.
     pub(crate) fn from(self, address: Option<IpAddr>) -> Self {
         Self { address, ..self }
     }
 
-    /// Who it is in the audit log.
+    /// Its name in the audit log.
     pub(crate) fn asker(&self) -> Asker {
         Asker { name: Some(Arc::clone(&self.name)), address: self.address }
     }
@@ -124,22 +124,22 @@ impl Principal {
         Err(Problem::new(StatusCode::FORBIDDEN, "command-not-granted", detail))
     }
 
-    /// Whether it may ask for the row of a key.
+    /// Whether it may read the row of a key.
     pub(crate) fn may_read(&self, context: &str, view: &str, key: &str) -> bool {
         self.grants.as_ref().is_none_or(|grants| grants.row(context, view, key))
     }
 
-    /// Whether it may ask for some row of a view.
+    /// Whether it may read some row of a view.
     pub(crate) fn may_ask(&self, context: &str, view: &str) -> bool {
         self.grants.as_ref().is_none_or(|grants| grants.some_row(context, view))
     }
 
-    /// Whether it may give a command to some aggregate.
+    /// Whether it may send a command to some aggregate.
     pub(crate) fn may_give(&self, context: &str, aggregate: &str, command: &str) -> bool {
         self.grants.as_ref().is_none_or(|grants| grants.some_command([context, aggregate, command]))
     }
 
-    /// With what the keys of a list begin that it may ask for; empty for any.
+    /// The prefix that the keys of a list must have for it to read the list; empty for any.
     pub(crate) fn first_prefix(&self, context: &str, view: &str) -> Option<&str> {
         self.grants.as_ref().map_or(Some(""), |grants| grants.first_prefix(context, view))
     }
@@ -154,15 +154,15 @@ impl Principal {
         self.grants.as_ref().is_none_or(|grants| grants.any_configured_query())
     }
 
-    /// Whether it may ask a configured query, as far as its key says, with some arguments.
+    /// Whether its key grants a configured query with some arguments.
     pub(crate) fn may_ask_query(&self, context: &str, name: &str) -> bool {
         self.grants.as_ref().is_none_or(|grants| grants.configured_query(context, name))
     }
 
-    /// The arguments with which it asks a configured query for which it gives `given`.
+    /// The arguments with which it asks a configured query if it gives `given`.
     ///
     /// # Errors
-    /// A reason where its key, or the query's file, lets it ask none.
+    /// The reason if its key, or the query's file, does not let it ask the query.
     pub(crate) fn arguments(
         &self,
         query: &QueryDescription,
@@ -175,12 +175,12 @@ impl Principal {
         }
     }
 
-    /// The parameters of a configured query of which it may give some values alone.
+    /// The parameters of a configured query for which it may only give certain values.
     pub(crate) fn granted_values(&self, query: &QueryDescription) -> BTreeMap<String, BTreeSet<String>> {
         self.grants.as_ref().map(|grants| grants.granted_values(query)).unwrap_or_default()
     }
 
-    /// Whether it may ask for all rows whose keys begin with `prefix`.
+    /// Whether it may read all rows whose keys begin with `prefix`.
     pub(crate) fn may_list(&self, context: &str, view: &str, prefix: &str) -> bool {
         self.grants.as_ref().is_none_or(|grants| grants.list(context, view, prefix))
     }
@@ -191,15 +191,15 @@ impl Principal {
 pub(crate) enum Stranger {
     /// There was no key.
     NoKey,
-    /// The key is not there, or no longer.
+    /// The key does not exist, or no longer does.
     UnknownKey,
-    /// The key's time is over.
+    /// The key has expired.
     Expired,
-    /// There was a token instead of a key, and it lets nobody in.
+    /// There was a token instead of a key, and it was refused.
     Token(Refusal),
 }
 
-/// With what somebody identifies itself.
+/// How somebody identifies itself.
 #[derive(Debug, Clone)]
 enum Credential {
     Key(KeyHash),
@@ -212,11 +212,11 @@ impl Credential {
     }
 }
 
-/// A key or token that was let in, for what goes on for longer than a request; none where no keys are asked for.
+/// A key or token that was let in, for requests that go on for a long time; `None` if no keys are required.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission(Option<(Credential, watch::Receiver<Known>)>);
 
-/// Why a key is let in no longer.
+/// Why a key is no longer let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// It is not valid any more.
@@ -226,14 +226,14 @@ pub(crate) enum Ended {
 }
 
 impl Admission {
-    /// Who `principal` is by now: what its key grants may be less than when it was let in, or nothing. A body may take long to come.
+    /// The current rights of `principal`. They may be less than when it was let in, because a body may take long to come.
     pub(crate) fn still(&self, principal: Principal) -> Result<Principal, Stranger> {
         let Some((credential, known)) = &self.0 else { return Ok(principal) };
         let still = known.borrow().principal(credential, Timestamp::now());
         still.map(|(still, _)| still.from(principal.address))
     }
 
-    /// Ends when the key is valid no longer, or what it grants is not enough for `is_granted`.
+    /// Returns when the key is no longer valid, or when what it grants is no longer enough for `is_granted`.
     pub(crate) async fn ended(&mut self, is_granted: impl Fn(&Principal) -> bool) -> Ended {
         let Some((credential, known)) = &mut self.0 else { return std::future::pending().await };
         loop {
@@ -246,7 +246,7 @@ impl Admission {
             let left = Duration::try_from(expires.duration_since(now)).unwrap_or_default();
             let look = tokio::time::sleep(left.min(CLOCK_LOOK_INTERVAL));
             tokio::select! {
-                // When the file is followed no more, the gateway is stopping.
+                // If the file is no longer followed, the gateway is stopping.
                 Ok(()) = known.changed() => {}
                 () = look => {}
             }
@@ -254,26 +254,26 @@ impl Admission {
     }
 }
 
-/// Who there is.
+/// Everybody who may be let in.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    /// Those with a key, and until when it is valid.
+    /// The owners of keys, and until when each key is valid.
     by_key: HashMap<KeyHash, (Principal, Timestamp)>,
     /// Users of NATS, by name.
     users: HashMap<Arc<str>, Principal>,
-    /// Those whose tokens are taken.
+    /// The issuers whose tokens are accepted.
     issuers: Issuers,
 }
 
 impl Known {
-    /// Who has a key or token, at the time `now`, and until when.
+    /// The owner of a key or token at the time `now`, and until when it is valid.
     fn principal(&self, credential: &Credential, now: Timestamp) -> Result<(Principal, Timestamp), Stranger> {
         match credential {
             Credential::Key(hash) => {
                 let (principal, expires) = self.by_key.get(hash).ok_or(Stranger::UnknownKey)?;
                 if now < *expires { Ok((principal.clone(), *expires)) } else { Err(Stranger::Expired) }
             }
-            // Without issuers nobody has been promised that a token is taken.
+            // Without issuers, tokens are not announced as a possibility.
             Credential::Token(_) if self.issuers.len() == 0 => Err(Stranger::UnknownKey),
             Credential::Token(token) => {
                 let verified = self.issuers.verify(token, now).map_err(Stranger::Token)?;
@@ -286,27 +286,27 @@ impl Known {
     }
 }
 
-/// How tokens are looked at.
+/// How tokens are checked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TokenSettings {
-    /// How far the clocks of an issuer and of this machine may be apart.
+    /// How far the clocks of an issuer and of this machine may differ.
     pub(crate) leeway: Duration,
     /// How often the keys of issuers are fetched.
     pub(crate) refresh: Refresh,
 }
 
-/// The keys there are. Clones share one state.
+/// The current keys. Clones share one state.
 #[derive(Debug, Clone)]
 pub(crate) enum KeyRing {
-    /// Nobody is asked for a key: only programs on this machine can come.
+    /// No key is required, because only programs on this machine can connect.
     Open,
-    /// Everybody is.
+    /// A key is required.
     Closed(watch::Receiver<Known>),
 }
 
 impl KeyRing {
-    /// Reads the file, if there is one, and again whenever it changes, until `stop`. What cannot be read later leaves the keys as they
-    /// are, and `condition` does not hold.
+    /// Reads the file, if there is one, and reads it again whenever it changes, until `stop`. If a later version cannot be used, the keys stay
+    /// as they are, and `condition` does not hold.
     ///
     /// # Errors
     /// [`KeyRingError`] when it cannot be used at the start.
@@ -327,12 +327,12 @@ impl KeyRing {
         Ok(Self::Closed(keys))
     }
 
-    /// Whether no key is asked for.
+    /// Whether no key is required.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self, Self::Open)
     }
 
-    /// Who has the key or token `text`, at the time `now`. For a token whose key is not known yet, the keys of its issuer are fetched.
+    /// The owner of the key or token `text` at the time `now`. If the key of a token is not known yet, the keys of its issuer are fetched.
     pub(crate) async fn identify(
         &self,
         text: Option<&str>,
@@ -363,7 +363,7 @@ impl KeyRing {
         }
     }
 
-    /// The user of NATS with this name. Without a file there is none.
+    /// The user of NATS with this name. Without a file there are no users.
     pub(crate) fn user(&self, name: &str) -> Option<Principal> {
         match self {
             Self::Open => None,

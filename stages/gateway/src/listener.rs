@@ -1,8 +1,8 @@
-//! The listener: takes connections, speaks HTTP/1.1 on them, and lets what was begun come to its end.
+//! The listener: accepts connections, serves HTTP/1.1 on them, and lets running requests finish.
 //!
-//! It drives hyper itself, because `axum::serve` sets no timer, so that a client who sends its headers never would hold a
-//! connection for ever. With a certificate it speaks TLS. Deliberately absent: HTTP/2, on which many requests of one connection would have
-//! to be told apart where it is seen whether their answers are taken.
+//! It drives hyper itself, because `axum::serve` sets no timer, so a client that never sends its headers could hold a connection for ever. With
+//! a certificate it serves TLS. Deliberately absent: HTTP/2, which has many requests on one connection; they would have to be distinguished
+//! when it is checked whether clients take their answers.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -29,23 +29,23 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{after, live::GoesOn};
 
-/// Largest request line with all headers, in bytes.
+/// The largest size of the request line with all headers, in bytes.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
-/// Most headers of a request.
+/// The most headers of a request.
 const HEADERS_MAX: usize = 64;
-/// After the system could not hand a connection over, such as for want of descriptors.
+/// The pause after the system could not accept a connection, for example because it has no free descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The address of a client, as far as the connection tells.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientAddress(pub(crate) SocketAddr);
 
-/// With what a body that goes on says whether its client takes it. One that takes nothing for too long is left.
+/// Lets a streaming body report whether its client takes it. A client that takes nothing for too long is disconnected.
 #[derive(Debug, Clone)]
 pub(crate) struct Taking(Arc<Answered>);
 
 impl Taking {
-    /// The client has taken all that there was.
+    /// The client has taken everything so far.
     pub(crate) fn waits(&self) {
         self.0.send_replace(None);
     }
@@ -59,21 +59,21 @@ impl Taking {
 /// Takes connections.
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
-    /// Speaks TLS; without it what is said can be read on the way.
+    /// Serves TLS. Without it, others can read the traffic.
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) router: Router,
     pub(crate) connections_max: usize,
     pub(crate) header_timeout: Duration,
-    /// How long a client may take for an answer.
+    /// How long a client may take to receive an answer.
     pub(crate) answer_timeout: Duration,
-    /// How long a connection may go on after the end was asked for, whatever its client does.
+    /// How long a connection may continue after the end was requested, whatever its client does.
     pub(crate) end_timeout: Duration,
-    /// Shows how many connections there are.
+    /// The metric of open connections.
     pub(crate) connections: Level,
 }
 
 impl Listener {
-    /// Serves until `stop`, then finishes the requests that were begun, as long as it may.
+    /// Serves until `stop`, then lets running requests finish as long as they may.
     pub(crate) async fn serve(self, stop: CancellationToken) {
         let Self {
             socket,
@@ -102,7 +102,7 @@ impl Listener {
                     continue;
                 }
             };
-            // Without a place it is closed at once: whoever waits in a queue would take its time for nothing.
+            // Without a free place, the connection is closed at once, because waiting in a queue would be in vain.
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
             let (answering, answered) = watch::channel(None);
             let service = router
@@ -173,7 +173,7 @@ async fn converse(
     }
 }
 
-/// Since when an answer of the connection is there; none while a request is looked at.
+/// Since when an answer of the connection has been ready; `None` while a request is processed.
 type Answered = watch::Sender<Option<Instant>>;
 
 async fn note_answers(State(answered): State<Arc<Answered>>, mut request: Request, next: Next) -> Response {
@@ -187,7 +187,8 @@ async fn note_answers(State(answered): State<Arc<Answered>>, mut request: Reques
     response
 }
 
-/// Ends when `limit` has passed since an answer, and there is no other request. hyper has no limit for a client that takes its answer
+/// Returns when `limit` has passed since an answer and there was no other request. hyper has no limit for a client that takes its answer slowly
+/// or never.
 /// slowly, or never.
 async fn not_taken(mut answered: watch::Receiver<Option<Instant>>, limit: Duration) {
     loop {

@@ -1,9 +1,9 @@
-//! `GET /v1/live?watch=<context>/<view>/<key>&list=<context>/<view>/<prefix>`: rows and lists as they are, and again whenever they have
-//! changed, as Server-Sent Events.
+//! `GET /v1/live?watch=<context>/<view>/<key>&list=<context>/<view>/<prefix>`: rows and lists, and their new states whenever they change, as
+//! Server-Sent Events.
 //!
-//! In reading order: `hub` knows what is watched, and hears what has changed; a `topic` asks a view for one row or list, for all who watch
-//! it; a `watcher` is one of them, with its own pace; `frames` is how it is written. Deliberately absent: rows that nobody watches, and what
-//! was in between: a watcher that is slow sees the last state of a row, not each.
+//! In reading order: `hub` knows what is watched, and receives announcements of changes; a `topic` queries a view for one row or list, for all
+//! its watchers; a `watcher` is one client, with its own pace; `frames` writes the events. Deliberately absent: rows that nobody watches, and
+//! intermediate states: a slow watcher sees the last state of a row, not each of them.
 
 mod frames;
 mod hub;
@@ -40,14 +40,14 @@ use crate::{
     queries::{freshness, not_granted},
 };
 
-/// Most rows and lists on one stream: a page shows a few, and each costs the gateway questions of its own.
+/// The most rows and lists on one stream. A page shows a few, and each costs the gateway queries of its own.
 pub(crate) const WATCHES_MAX: usize = 32;
-/// The position of the last event that a client has had, which it sends when it comes again.
+/// The position of the last event that a client has received. The client sends it when it reconnects.
 const LAST_EVENT_ID: &str = "last-event-id";
-/// Tells a proxy of the kind of nginx to pass on each event at once.
+/// Tells proxies such as nginx to pass on each event at once.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Marks an answer whose body goes on, and says itself whether its client takes it.
+/// Marks an answer with a streaming body, which itself reports whether its client takes it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GoesOn;
 
@@ -71,7 +71,7 @@ pub(crate) async fn get(
     }
     let freshness = freshness(&headers, &commands, &principal)?;
     let mut seen = commands.seen(one(&headers, LAST_EVENT_ID)?).await?;
-    // Who comes again has seen what it has waited for.
+    // A client that reconnects has already seen what it waited for.
     for position in commands.views.shown_at(&freshness).await? {
         seen.entry(position.stream.clone()).or_insert(Seen::UpTo(position));
     }
@@ -94,19 +94,19 @@ pub(crate) async fn get(
     Ok((StatusCode::OK, headers, Extension(GoesOn), Body::from_stream(body)).into_response())
 }
 
-/// What a client that comes again has seen of a stream.
+/// What a reconnecting client has seen of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// It is here for the first time.
+    /// It connects for the first time.
     Nothing,
     /// Everything up to a position.
     UpTo(StreamPosition),
-    /// What is no longer so: the stream was made again, or has lost its end.
+    /// Something that no longer holds: the stream was made again, or has lost its tail.
     Else,
 }
 
 impl Commands {
-    /// What `Last-Event-ID` says of each stream.
+    /// What `Last-Event-ID` says about each stream.
     async fn seen(&self, text: Option<&str>) -> Result<BTreeMap<String, Seen>, Problem> {
         let mut seen = BTreeMap::new();
         for position in text.map(positions).transpose()?.unwrap_or_default() {
@@ -119,13 +119,13 @@ impl Commands {
     }
 }
 
-/// Nobody can have seen what is behind the end of a stream, and waiting for it would keep all who watch the same.
+/// Nobody can have seen anything beyond the end of a stream, and waiting for it would delay everybody who watches the same row.
 fn seen_of(position: StreamPosition, state: &StreamState) -> Seen {
     let is_there = position.generation == state.generation && position.sequence <= state.last_sequence;
     if is_there { Seen::UpTo(position) } else { Seen::Else }
 }
 
-/// The positions of an id of an event.
+/// The positions in an event's id.
 fn positions(text: &str) -> Result<Vec<StreamPosition>, Problem> {
     let malformed = || {
         let detail = format!("Last-Event-ID is {text:?}; it takes the id of an event, as a stream had it");
@@ -166,7 +166,7 @@ fn addresses(parameters: &[(String, String)]) -> Result<Vec<Address>, Problem> {
     }
 }
 
-/// As for the query of the same.
+/// The same check as for the query.
 fn check_granted(principal: &Principal, address: &Address) -> Result<(), Problem> {
     if address.is_granted_to(principal) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! In which form a client takes an answer: `Accept` (RFC 9110, 12.5.1), for what is there as JSON and as CSV.
+//! The format in which a client wants an answer that exists as JSON and as CSV: `Accept` (RFC 9110, 12.5.1).
 
 use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -14,15 +14,15 @@ pub(crate) enum Form {
     Csv,
 }
 
-/// What a cache in between must know: the same address has answers in several forms.
+/// For caches in between: the same address has answers in several formats.
 const VARY: HeaderValue = HeaderValue::from_static("accept");
-/// RFC 4180, with a line of names.
+/// RFC 4180, with a header line.
 const CSV: HeaderValue = HeaderValue::from_static("text/csv; charset=utf-8; header=present");
 
-/// The form that the client prefers; JSON where it does not say, or likes both as much.
+/// The format that the client prefers; JSON if it does not say, or likes both equally.
 ///
 /// # Errors
-/// A [`Problem`] when it takes neither.
+/// A [`Problem`] when the client accepts neither.
 pub(crate) fn preferred(headers: &HeaderMap) -> Result<Form, Problem> {
     let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let ranges: Vec<Range<'_>> = values.flat_map(|value| value.split(',')).filter_map(Range::read).collect();
@@ -44,7 +44,7 @@ pub(crate) fn preferred(headers: &HeaderMap) -> Result<Form, Problem> {
     }
 }
 
-/// The answer, as one of a form.
+/// The answer, in a format.
 pub(crate) fn of_form(mut response: Response, form: Form) -> Response {
     let headers = response.headers_mut();
     if let (Form::Csv, Some(media_type)) = (form, headers.get_mut(header::CONTENT_TYPE)) {
@@ -54,16 +54,16 @@ pub(crate) fn of_form(mut response: Response, form: Form) -> Response {
     response
 }
 
-/// One of the ranges that a client takes.
+/// One of the media ranges that a client accepts.
 struct Range<'a> {
     kind: &'a str,
     subtype: &'a str,
-    /// In thousandths.
+    /// The quality, in thousandths.
     quality: u16,
 }
 
 impl<'a> Range<'a> {
-    /// None for what is no range.
+    /// `None` if it is not a media range.
     fn read(text: &'a str) -> Option<Self> {
         let mut parts = text.split(';').map(str::trim);
         let (kind, subtype) = parts.next()?.split_once('/')?;
@@ -78,7 +78,7 @@ impl<'a> Range<'a> {
         Some(Self { kind, subtype, quality: (quality * 1000.0) as u16 })
     }
 
-    /// How exactly it names a type; none where it does not.
+    /// How specifically it names a type; `None` if it does not match.
     fn fit(&self, kind: &str, subtype: &str) -> Option<u8> {
         let same_kind = self.kind.eq_ignore_ascii_case(kind);
         if same_kind && self.subtype.eq_ignore_ascii_case(subtype) {

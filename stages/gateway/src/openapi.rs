@@ -1,7 +1,9 @@
-//! The OpenAPI 3.1 document of a running gateway, made from the application that it serves: nobody writes a line for a command or a view.
+//! The OpenAPI 3.1 document of a running gateway, generated from the application that it serves. Nobody writes a line for a command or a view.
 //!
-//! In reading order: `commands`, `views` and `reports` have a path for each of theirs, `history` one for each aggregate, `lines` that of several commands, `live` that of live rows, `queries` those of configured queries, `parts` what they share, `examples` are of commands, and `problems` every
-//! refusal. Deliberately absent: what the gateway does not do, and what is not known of an application (the form of most rows).
+//! In reading order: `commands`, `views` and `reports` have a path for each command, view and report; `history` has one for each aggregate,
+//! `lines` the one for several commands, `live` the one for live rows, and `queries` those of configured queries. `parts` is what they share,
+//! `examples` makes examples of commands, and `problems` lists every refusal. Deliberately absent: what the gateway does not do, and what is
+//! not known about an application (the form of most rows).
 
 pub(crate) mod commands;
 mod examples;
@@ -19,7 +21,7 @@ use serde_json::{Map, Value, json};
 use self::{parts::with, problems::Door};
 use crate::config::{Limits, Parts};
 
-/// What a running gateway is told by.
+/// What the description of a running gateway depends on.
 pub(crate) struct Described<'a> {
     pub(crate) name: &'static str,
     pub(crate) version: &'static str,
@@ -28,7 +30,7 @@ pub(crate) struct Described<'a> {
     pub(crate) limits: &'a Limits,
     /// The port on which it listens.
     pub(crate) port: u16,
-    /// Whether some commands must say which version of their aggregate their sender has seen.
+    /// Whether some commands must name the aggregate version that their sender has seen.
     pub(crate) with_preconditions: bool,
     /// Whether every request needs a key.
     pub(crate) with_keys: bool,
@@ -90,7 +92,7 @@ fn tags(described: &Described<'_>) -> Value {
     contexts.chain([json!({ "name": "gateway", "description": "What belongs to no context" })]).collect()
 }
 
-/// What the gateway tells of itself: address, name, summary, media type and JSON type.
+/// A document that the gateway serves about itself: address, name, summary, media type and JSON type.
 const OF_ITSELF: [[&str; 5]; 3] = [
     ["/v1/openapi.json", "gateway.openapi", "This document", "application/json", "object"],
     [

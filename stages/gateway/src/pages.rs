@@ -1,4 +1,4 @@
-//! The pages for people, rendered here from what the API answers: they work without script, and know no word of any application.
+//! The pages for people, rendered from what the API answers. They work without JavaScript, and contain no word of any application.
 //!
 //! In reading order: `page_request` is who asks for which page; `session` lets browsers in; `api` asks for what the pages show, through the
 //! functions that answer the API, so that a page shows nothing that its key may not read. `layout` is what all pages share, and `assets` their
@@ -60,7 +60,7 @@ use crate::{
     problem::Problem,
 };
 
-/// Where pages are. Everything else is the API's.
+/// The paths of pages. All other paths belong to the API.
 const PLACES: [&str; 14] = [
     "aggregates",
     "assets",
@@ -89,7 +89,7 @@ pub(crate) struct Pages {
     contexts: BTreeSet<String>,
     /// Makes the ledger of a report, by its context and its name.
     ledgers: Ledgers,
-    /// The fields of commands, by context, aggregate and command: their types are asked once.
+    /// The fields of commands, by context, aggregate and command. Their types are examined once.
     fields: BTreeMap<[&'static str; 3], Vec<Field>>,
     assets: Assets,
 }
@@ -97,8 +97,8 @@ pub(crate) struct Pages {
 /// How a ledger is made, by its context and its name.
 type Ledgers = fn(&str, &str) -> Option<Box<dyn Projection>>;
 
-/// The ledger of a report of an application with default settings. The gateway does not know the reporter's; a page says where what it has
-/// folded does not come to the reporter's figure.
+/// The ledger of a report of an application, with default settings. The gateway does not know the reporter's settings; if its own fold gives a
+/// different figure than the reporter, the page says so.
 fn ledger<A: Application>(context: &str, name: &str) -> Option<Box<dyn Projection>> {
     let reports = Model::of::<A>().ok()?.reports(&mut DefaultSettings::default());
     let mut ledgers = reports.into_iter().map(|report| report.ledger);
@@ -106,7 +106,7 @@ fn ledger<A: Application>(context: &str, name: &str) -> Option<Box<dyn Projectio
 }
 
 impl Pages {
-    /// Those of a gateway of this application.
+    /// The pages of a gateway for this application.
     pub(crate) fn of<A: Application>(commands: &Arc<Commands>, guard: &Arc<Guard>) -> Self {
         let mut fields = BTreeMap::new();
         for aggregate in commands.aggregates.iter() {
@@ -133,7 +133,7 @@ impl Pages {
         self.fields.get(&[aggregate.context(), aggregate.aggregate(), command]).map_or(&[], Vec::as_slice)
     }
 
-    /// A report by the name by which addresses call it.
+    /// A report by its name in addresses.
     ///
     /// # Errors
     /// A [`Problem`] when there is none.
@@ -144,23 +144,23 @@ impl Pages {
         })
     }
 
-    /// What folds a report.
+    /// The projection that folds a report.
     fn ledger(&self, report: &KnownReport) -> Option<Box<dyn Projection>> {
         (self.ledgers)(report.context, &report.name)
     }
 
-    /// Reports with the names by which addresses call them.
+    /// The reports by their names in addresses.
     fn reports(&self) -> impl Iterator<Item = (&str, &KnownReport)> {
         let all = &self.commands.reports;
         let named = all.iter().filter(|(name, report)| {
-            // A name of two reports is the first one's.
+            // If two reports have the same name, the first one keeps it.
             !name.contains('.') || all.get(&report.name).is_some_and(|first| first.context != report.context)
         });
         named.map(|(name, report)| (name.as_str(), report))
     }
 }
 
-/// All pages that a key is asked for.
+/// All pages that require a key.
 pub(crate) fn router(pages: &Arc<Pages>) -> Router {
     Router::new()
         .route("/", get(home::get))
@@ -184,7 +184,7 @@ pub(crate) fn router(pages: &Arc<Pages>) -> Router {
         .route_layer(from_fn(session::tell_who))
 }
 
-/// What anybody may have: the way in, and how pages look.
+/// Paths that anybody may read: the way to sign in, and the style of pages.
 pub(crate) fn open_router(pages: &Arc<Pages>) -> Router {
     Router::new()
         .route("/sign-in", get(sign_in::get).post(sign_in::post))

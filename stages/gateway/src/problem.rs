@@ -1,4 +1,4 @@
-//! Refusals as RFC 9457 describes them: `application/problem+json` with a type for each code.
+//! Refusals in the form of RFC 9457: `application/problem+json` with a type for each code.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -11,16 +11,16 @@ use millstream_contract::error_text::bounded;
 use millstream_jetstream::nats_broker::service::ServiceError;
 use serde_json::{Map, Value};
 
-/// What a type begins with. The rest is the code.
+/// The prefix of a type. The rest is the code.
 const TYPE_PREFIX: &str = "urn:millstream:problem:";
-/// When to come again where nothing better is known.
+/// When to try again if nothing better is known.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
 
-/// The code of a problem, on the response that tells it.
+/// The code of a problem, attached to its response.
 #[derive(Debug, Clone)]
 pub(crate) struct Code(pub(crate) Cow<'static, str>);
 
-/// Why a request is not answered as it hoped.
+/// Why a request is refused.
 #[derive(Debug, Clone)]
 pub(crate) struct Problem {
     status: StatusCode,
@@ -50,7 +50,7 @@ impl Problem {
         self.status == status && self.code == code
     }
 
-    /// As the error of a micro service of NATS: the status, and code and sentence in one line.
+    /// The same as the error of a NATS micro service: the status, and code and sentence in one line.
     pub(crate) fn service_error(&self) -> ServiceError {
         let status = bounded(&format!("{}: {}", self.code, self.detail)).replace(['\r', '\n'], " ");
         ServiceError { code: self.status.as_u16(), status }
@@ -77,7 +77,7 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(SOON)
     }
 
-    /// The same, with a member of its own.
+    /// The same, with an additional member.
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.fields.insert(name.to_owned(), value.into());
         self

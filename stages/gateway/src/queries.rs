@@ -1,6 +1,6 @@
 //! `GET /v1/{context}/{view}/{key}` and `GET /v1/{context}/{view}`: rows and lists, as the views answer them.
 //!
-//! Deliberately absent: rows. An answer is passed on byte by byte.
+//! Deliberately absent: any knowledge of rows. An answer is passed on byte by byte.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ use crate::{
     whole_number,
 };
 
-/// A client asks again each time whether what it has is still right.
+/// A client has to revalidate what it has cached each time.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 /// How long an answer waits for its position unless the client says otherwise: as long as a view does.
 const WAIT_DEFAULT: Duration = Duration::from_secs(2);
@@ -52,7 +52,7 @@ pub(crate) async fn get(
     Ok(current(&headers, answer, None))
 }
 
-/// Which rows of a list, as docs/queries.md says.
+/// The parameters of a list, as in docs/queries.md.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Wanted {
@@ -70,7 +70,7 @@ pub(crate) struct Wanted {
     pub(crate) cursor: Option<String>,
 }
 
-/// What a page says of the one behind it.
+/// What a page says about the next one.
 #[derive(Debug, Deserialize)]
 struct PageEnd {
     cursor: Option<String>,
@@ -100,7 +100,7 @@ pub(crate) async fn list(
     Ok(current(&headers, answer, next))
 }
 
-/// What the client wants to be in the answer.
+/// What the answer must contain, according to the client.
 pub(crate) fn freshness(
     headers: &HeaderMap,
     commands: &Commands,
@@ -113,7 +113,7 @@ pub(crate) fn freshness(
 }
 
 impl Commands {
-    /// An answer no older than a position, and a place to wait for it.
+    /// The position that an answer must have reached, and a place to wait for it.
     ///
     /// # Errors
     /// A [`Problem`] when too many wait.
@@ -132,7 +132,7 @@ impl Commands {
     }
 }
 
-/// The answer, or 304 when the client has it already.
+/// The answer, or 304 if the client already has it.
 pub(crate) fn current(headers: &HeaderMap, answer: ViewAnswer, next: Option<String>) -> Response {
     let tag = tag_of(&answer.body);
     let mut response = if is_known(headers, &tag) {
@@ -152,7 +152,8 @@ pub(crate) fn current(headers: &HeaderMap, answer: ViewAnswer, next: Option<Stri
     response
 }
 
-/// Whether the client has what has this tag. Tags are compared weakly (RFC 9110, 13.1.2): something in between may have made a strong one of it.
+/// Whether the client has something with this tag. Tags are compared weakly (RFC 9110, 13.1.2), because a proxy may have made a strong one
+/// weak.
 fn is_known(headers: &HeaderMap, tag: &str) -> bool {
     fn opaque(tag: &str) -> &str {
         tag.strip_prefix("W/").unwrap_or(tag)
@@ -162,7 +163,7 @@ fn is_known(headers: &HeaderMap, tag: &str) -> bool {
     known.any(|known| known == "*" || opaque(known) == opaque(tag))
 }
 
-/// Weak, because what stands in front of the gateway may compress.
+/// The tag is weak, because a proxy in front of the gateway may compress answers.
 fn tag_of(body: &Bytes) -> String {
     let hash = blake3::hash(body).to_hex();
     format!("W/\"{}\"", hash.get(..16).unwrap_or(&hash))

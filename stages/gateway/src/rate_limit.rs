@@ -1,4 +1,4 @@
-//! How many requests a second somebody may send, in bursts of as many. Who stays below is not remembered.
+//! Limits how many requests a second somebody may send, in bursts of the same number. Senders below the limit are not remembered.
 
 use std::{hash::Hash, num::NonZeroU32, time::Duration};
 
@@ -9,7 +9,7 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
-/// So many are remembered at a time before those are forgotten who stay below.
+/// When this many are remembered, those below the limit are forgotten.
 const REMEMBERED_MAX: usize = 10_000;
 
 /// Counts the requests of each `K`.
@@ -25,7 +25,7 @@ impl<K: Hash + Eq + Clone> Rates<K> {
         Self { limiter, clock: DefaultClock::default() }
     }
 
-    /// Counts a request of `who`. Over the rate, says how long it is until the next one is taken.
+    /// Counts a request of `who`. If it exceeds the rate, returns how long it takes until the next one is accepted.
     pub(crate) fn count(&self, who: &K) -> Result<(), Duration> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
         if limiter.len() > REMEMBERED_MAX {
@@ -34,7 +34,8 @@ impl<K: Hash + Eq + Clone> Rates<K> {
         limiter.check_key(who).map_err(|until| until.wait_time_from(self.clock.now()))
     }
 
-    /// Counts `many` of `who`, all or none. Says how long it is until they are taken; nothing where that many never are at once.
+    /// Counts `many` requests of `who`, all or none. If they exceed the rate, returns how long it takes until they are accepted, or `None` if
+    /// so many never are.
     pub(crate) fn count_all(&self, who: &K, many: NonZeroU32) -> Result<(), Option<Duration>> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
         match limiter.check_key_n(who, many) {

@@ -1,5 +1,5 @@
-//! Idempotency keys that were used a moment ago, so that a request which differs under the same key is refused before the first is
-//! decided. It is a shortcut: what it has forgotten, the views and COMMANDS know.
+//! Idempotency keys that were used a moment ago, so that a different request under the same key is refused before the first one is decided.
+//! This is only a shortcut: the views and COMMANDS know the keys that it has forgotten.
 
 use std::{
     num::NonZeroUsize,
@@ -10,7 +10,7 @@ use lru::LruCache;
 
 use crate::command_log::Fingerprint;
 
-/// At a thousand requests a second more than a minute, in some ten megabytes.
+/// At a thousand requests a second, this is more than a minute, in about ten megabytes.
 const REMEMBERED_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not 0");
 
 /// By id of the command.
@@ -21,7 +21,7 @@ impl RecentKeys {
         Self(Mutex::new(LruCache::new(REMEMBERED_MAX)))
     }
 
-    /// Notes that a command is about to be stored under an id, and answers that of the command before, if there was one.
+    /// Notes that a command is about to be stored under an id. Returns the content of the previous command with this id, if there was one.
     pub(crate) fn note(&self, id: &str, fingerprint: Fingerprint) -> Option<Fingerprint> {
         let mut known = self.known();
         let before = known.get(id).copied();
@@ -31,7 +31,7 @@ impl RecentKeys {
         before
     }
 
-    /// The command was certainly not stored: its key is free.
+    /// The command was certainly not stored, so its key is free again.
     pub(crate) fn forget(&self, id: &str) {
         self.known().pop(id);
     }

@@ -1,6 +1,6 @@
-//! From the answer of a view of a report to a document: pages of which some rows are taken, and CSV.
+//! Converts a view's answer for a report into a document: pages with some of the rows, and CSV.
 //!
-//! Rows that are passed on are passed on as the view has written them. Pure.
+//! Rows that are passed on keep the bytes that the view wrote. Pure.
 
 use axum::http::StatusCode;
 use bytes::Bytes;
@@ -26,19 +26,19 @@ pub(crate) struct Page {
     cursor: Option<String>,
 }
 
-/// A row that was read.
+/// A parsed row.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Row {
     key: String,
     #[serde(default)]
     pub(crate) value: Value,
-    /// What stands in the place of the value when no answer can hold it.
+    /// Takes the place of the value if no answer can hold it.
     too_large: Option<Value>,
 }
 
 impl Page {
     /// # Errors
-    /// A [`Problem`] when it is none.
+    /// A [`Problem`] when it is not a page.
     pub(crate) fn read(body: &[u8]) -> Result<Self, Problem> {
         serde_json::from_slice(body).map_err(no_rows)
     }
@@ -47,13 +47,13 @@ impl Page {
         self.rows.is_empty()
     }
 
-    /// Where the list goes on.
+    /// Where the list continues.
     pub(crate) fn cursor(&self) -> Option<&str> {
         self.cursor.as_deref()
     }
 
     /// # Errors
-    /// A [`Problem`] when a row is none.
+    /// A [`Problem`] when a row is malformed.
     pub(crate) fn keep_keys_that_end_with(&mut self, end: &str) -> Result<(), Problem> {
         let mut kept = Vec::new();
         for row in self.rows.drain(..) {
@@ -66,7 +66,7 @@ impl Page {
     }
 
     /// # Errors
-    /// A [`Problem`] when a row is none.
+    /// A [`Problem`] when a row is malformed.
     pub(crate) fn rows(&self) -> Result<Vec<Row>, Problem> {
         self.rows.iter().map(|row| read(row.get().as_bytes())).collect()
     }
@@ -80,15 +80,15 @@ impl Page {
 /// The answer to `get`.
 ///
 /// # Errors
-/// A [`Problem`] when it is no row.
+/// A [`Problem`] when it is not a row.
 pub(crate) fn row(body: &[u8]) -> Result<Row, Problem> {
     read(body)
 }
 
-/// The rows of a report as `millstream report --format csv` writes them, with the ends of lines that RFC 4180 asks for.
+/// The rows of a report as `millstream report --format csv` writes them, with the line ends of RFC 4180.
 ///
 /// # Errors
-/// A [`Problem`] for a row that no answer can hold: a table without its figures would look like one without figures.
+/// A [`Problem`] for a row that no answer can hold, because a table without its figures would look as if there were none.
 pub(crate) fn csv(columns: &[Column], rows: &[Row]) -> Result<Bytes, Problem> {
     let mut cells = Vec::with_capacity(rows.len());
     for row in rows {
@@ -99,7 +99,7 @@ pub(crate) fn csv(columns: &[Column], rows: &[Row]) -> Result<Bytes, Problem> {
     Ok(report_table::csv(&names, &cells, LineEnd::CarriageReturnLineFeed).into())
 }
 
-/// Lines of difference: what caused each, and what it adds to the figures, which are in `currency`.
+/// Lines of difference: what caused each line, and what it adds to the figures, which are in `currency`.
 ///
 /// # Errors
 /// As [`csv`].

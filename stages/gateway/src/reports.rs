@@ -1,8 +1,8 @@
 //! `GET /v1/reports/{report}/{key}` and `GET /v1/reports/{report}`: reports as documents, as JSON or CSV.
 //!
-//! A report is three views: current rows, all revisions, and the lines by which a revision differs from the one before. What a key
-//! grants of these views it grants here, no more. Deliberately absent: reports as of a moment, which would be folded from the events;
-//! the views have none.
+//! A report has three views: current rows, all revisions, and the lines by which a revision differs from the one before. A key grants exactly
+//! as much here as it grants of these views. Deliberately absent: reports as of a moment, because they would have to be folded from the events;
+//! the views do not have them.
 
 use std::sync::Arc;
 
@@ -32,7 +32,8 @@ use crate::{
     whole_number::{self, whole_number},
 };
 
-/// Rows on a page of CSV unless the client says otherwise: the most that a view takes, because what opens the file does not ask on.
+/// The rows on a page of CSV unless the client says otherwise: the most that a view allows, because a spreadsheet does not ask for further
+/// pages.
 const CSV_ROWS_DEFAULT: u32 = 10_000;
 
 /// Which revision: one, or all of them.
@@ -64,7 +65,7 @@ impl From<Revision> for String {
     }
 }
 
-/// What is asked of a report. Not all of it has a meaning everywhere.
+/// The parameters of a report request. Not all of them have a meaning everywhere.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Asked {
@@ -82,13 +83,13 @@ pub(crate) struct Asked {
     cursor: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revision: Option<Revision>,
-    /// The revision whose differences from the one before are asked for.
+    /// The revision whose differences from the one before are wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     differences: Option<Revision>,
 }
 
 impl Asked {
-    /// Parameters without a meaning are refused: whoever sends one hopes for something.
+    /// Parameters without a meaning are refused, because the client expects an effect from them.
     fn refuse(&self, names: &[&'static str], why: &str) -> Result<(), Problem> {
         let given = json!(self);
         match names.iter().find(|name| given.get(**name).is_some()) {
@@ -144,7 +145,7 @@ pub(crate) async fn get(
     }
 }
 
-/// A page of a report's rows, of a revision, or of all revisions.
+/// A page of a report's rows, of one revision, or of all revisions.
 pub(crate) async fn list(
     State(commands): State<Arc<Commands>>,
     Extension(principal): Extension<Principal>,
@@ -165,13 +166,13 @@ pub(crate) async fn list(
     request.list(&view, asked.wanted(asked.prefix.clone(), request.form), asked, number).await
 }
 
-/// A request that is understood as far as its headers go.
+/// A request whose headers are valid.
 struct Request<'a> {
     commands: &'a Commands,
     principal: &'a Principal,
     report: &'a KnownReport,
     headers: &'a HeaderMap,
-    /// As the client has written it, for links.
+    /// The name as the client wrote it, for links.
     path: &'a str,
     form: Form,
     freshness: Freshness,
@@ -186,7 +187,7 @@ impl<'a> Request<'a> {
         uri: &'a Uri,
     ) -> Result<Self, Problem> {
         let report = commands.reports.get(name).ok_or_else(|| {
-            // Who may read no report of that name in any context is not told that there is none.
+            // A client that may not read any report of that name is not told whether it exists.
             if principal.may_list("", name, "") {
                 let detail = format!("there is no report {name}");
                 Problem::new(StatusCode::NOT_FOUND, "report-unknown", detail)
@@ -207,7 +208,7 @@ impl<'a> Request<'a> {
         Ok(self.answer(ViewAnswer { body, position }, None))
     }
 
-    /// A page of a view; of revisions, only those of the given `number`.
+    /// A page of a view. Of revisions, only those with the given `number`.
     async fn list(
         &self,
         view: &str,
@@ -244,7 +245,7 @@ impl<'a> Request<'a> {
         Ok(self.answer(answer, next))
     }
 
-    /// A page without rows may be that of a revision that is not there. Whoever may read the page may know that.
+    /// A page without rows may belong to a revision that does not exist. Whoever may read the page may know that.
     async fn refuse_none_of(&self, page: &Page, revision_key: &str) -> Result<(), Problem> {
         if page.is_empty() {
             self.ask(&self.report.revisions(), Operation::Get, &json!({ "key": revision_key })).await?;
@@ -259,7 +260,7 @@ impl<'a> Request<'a> {
         Ok(self.answer(answer, self.next(page, asked)))
     }
 
-    /// What the amounts of a revision are in. Its lines do not say so themselves.
+    /// The currency of the amounts in a revision. Its lines do not contain the currency.
     async fn currency(&self, revision_key: &str) -> Result<Value, Problem> {
         let has = |wanted: fn(&Column) -> bool| self.report.columns.iter().any(wanted);
         if !has(|column| column.kind == ColumnKind::Amount) || !has(|column| column.name == CURRENCY_COLUMN) {

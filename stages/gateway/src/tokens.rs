@@ -1,8 +1,8 @@
-//! Tokens (JWT) of issuers whom the file of keys names: whose they are, what they grant, and until when.
+//! Tokens (JWT) of the issuers in the file of keys: whose they are, what they grant, and until when.
 //!
-//! A token is believed for its signature by a key of its issuer, with an algorithm that the table of the issuer names, and for its issuer,
-//! audience and times. `signatures` has the algorithms, `key_set` the keys, `source` where they come from and how often. Deliberately
-//! absent: `none`, algorithms with a shared secret, and keys that a token brings along or points to.
+//! A token is accepted if a key of its issuer has signed it with an algorithm that the issuer's table names, and if its issuer, audience and
+//! times are right. `signatures` has the algorithms, `key_set` the keys, and `source` fetches the keys. Deliberately absent: `none`, algorithms
+//! with a shared secret, and keys that a token contains or points to.
 
 pub(crate) mod key_set;
 mod signatures;
@@ -26,42 +26,42 @@ use serde_json::Value;
 
 use self::{key_set::Chosen, source::KeySource};
 
-/// Tokens whose signature is not looked at again before they or the keys change. Each takes some hundred bytes.
+/// The number of tokens whose signature is not checked again until they or the keys change. Each takes some hundred bytes.
 const VERIFIED_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("it is not zero");
 
-/// Why a token lets nobody in.
+/// Why a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It is no token, or its claims have not the form that they must have.
+    /// It is not a token, or its claims do not have the required form.
     Malformed,
-    /// It is signed with something else than its issuer may sign with.
+    /// It is signed with an algorithm that its issuer may not use.
     Algorithm,
-    /// Nobody whose tokens are taken has issued it.
+    /// Its issuer is not one whose tokens are accepted.
     Issuer,
-    /// It is meant for somebody else.
+    /// It is meant for a different audience.
     Audience,
-    /// Its issuer has no such key, as far as is known.
+    /// As far as is known, its issuer has no such key.
     Key,
-    /// It was not signed with that key, or was changed.
+    /// It was not signed with that key, or was altered.
     Signature,
-    /// Its time is over.
+    /// It has expired.
     Expired,
-    /// Its time has not come.
+    /// It is not valid yet.
     Early,
-    /// It does not say who it is about, or grants more than a token may.
+    /// It does not name its owner, or grants more than a token may.
     Claims,
     /// The keys of its issuer could not be fetched yet.
     Unavailable,
 }
 
-/// Somebody with a token.
+/// The owner of a token.
 #[derive(Debug, Clone)]
 pub(crate) struct Verified {
     /// The actor.
     pub(crate) actor: Arc<str>,
     /// What it may do.
     pub(crate) grants: Arc<Grants>,
-    /// From when on it is refused.
+    /// From when on the token is refused.
     pub(crate) expires: Timestamp,
 }
 
@@ -72,11 +72,11 @@ pub(crate) struct Issuer {
     pub(crate) source: Arc<KeySource>,
 }
 
-/// All issuers, and the tokens that were looked at.
+/// All issuers, and the tokens that were checked.
 #[derive(Debug)]
 pub(crate) struct Issuers {
     all: Vec<Issuer>,
-    /// How far clocks may be apart.
+    /// How far clocks may differ.
     leeway: Duration,
     verified: Mutex<LruCache<blake3::Hash, Verified>>,
 }
@@ -87,13 +87,13 @@ impl Default for Issuers {
     }
 }
 
-/// What is read before it is believed: by whom the token says that it is.
+/// The part that is read before the token is trusted: the issuer that it claims.
 #[derive(Deserialize)]
 struct Claimed {
     iss: String,
 }
 
-/// Times that were looked at.
+/// The times in a token, after a check.
 #[derive(Deserialize)]
 struct Times {
     exp: f64,
@@ -113,28 +113,28 @@ impl Issuers {
         Self { all, leeway, verified: Mutex::new(LruCache::new(VERIFIED_MAX)) }
     }
 
-    /// How many there are.
+    /// The number of issuers.
     pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// The keys of `name`, where there is an issuer that has its keys there.
+    /// The keys of `name`, if there is an issuer whose keys come from that place.
     pub(crate) fn source(&self, table: &TokenIssuer) -> Option<Arc<KeySource>> {
         let same = self.all.iter().find(|issuer| issuer.source.is_of(table));
         same.map(|issuer| Arc::clone(&issuer.source))
     }
 
-    /// The keys with which a token says that it is signed.
+    /// The keys with which a token may be signed, according to its header.
     pub(crate) fn source_of(&self, token: &str) -> Option<Arc<KeySource>> {
         self.claimed(token).ok().map(|issuer| Arc::clone(&issuer.source))
     }
 
-    /// Looks at the signatures of all tokens again.
+    /// Makes the signatures of all tokens be checked again.
     pub(crate) fn forget(&self) {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Who has a token, at the time `now`.
+    /// The owner of a token at the time `now`.
     pub(crate) fn verify(&self, token: &str, now: Timestamp) -> Result<Verified, Refusal> {
         let hash = blake3::hash(token.as_bytes());
         let known = self.verified.lock().unwrap_or_else(PoisonError::into_inner).get(&hash).cloned();
@@ -184,12 +184,12 @@ impl Issuers {
     }
 }
 
-/// Whether a text has the form of a token: three parts. A key has one.
+/// Whether a text has the form of a token, three parts. A key has one part.
 pub(crate) fn is_token(text: &str) -> bool {
     text.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
-/// An algorithm that the library does not know is one that nobody may sign with.
+/// Nobody may sign with an algorithm that the library does not know.
 fn refused_header(token: &str) -> Refusal {
     use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
     let header = token.split('.').next().and_then(|header| BASE64_URL_SAFE_NO_PAD.decode(header).ok());
@@ -219,7 +219,7 @@ fn refusal(error: &ErrorKind) -> Refusal {
     }
 }
 
-/// A time that no calendar has is as good as none.
+/// A time outside the calendar counts as absent.
 fn expires(seconds: f64, leeway: Duration) -> Timestamp {
     let seconds =
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).saturating_add(leeway).as_secs();

@@ -1,8 +1,8 @@
-//! Users of NATS: `as.<user>.submit.<context>.<aggregate>.<id>.<command>` and `as.<user>.query.<context>.<view>.get` or `.list`, answered as
-//! `submit.…` and `query.…` are, for the commands and rows that the file of keys grants to that user.
+//! Users of NATS: `as.<user>.submit.<context>.<aggregate>.<id>.<command>` and `as.<user>.query.<context>.<view>.get` or `.list`, answered like
+//! `submit.…` and `query.…`, for the commands and rows that the file of keys grants to the user.
 //!
-//! Who asks is proved by the subject: the server lets each user publish under its own name alone (docs/guides/users.md). The user becomes the
-//! actor of its commands, and their ids are its own. Deliberately absent: a look at a password, and all of HTTP.
+//! The subject proves who asks, because the server lets each user publish only under its own name (docs/guides/users.md). The user becomes the
+//! actor of its commands, and chooses their ids. Deliberately absent: checking passwords, and everything about HTTP.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,15 +42,15 @@ use crate::{
     whole_number::whole_number,
 };
 
-/// How often it is looked which users there are.
+/// How often the list of users is checked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(400);
-/// Lines that are opened at a time: the server may take a tenth of a second for a password.
+/// How many lines are opened at a time. The server may take a tenth of a second to check a password.
 const LINES_AT_ONCE: usize = 16;
-/// How long a command waits for its outcome unless its sender says otherwise, as with `submit`.
+/// How long a command waits for its outcome unless its sender says otherwise. It is the same as for `submit`.
 const OUTCOME_WAIT_DEFAULT: Duration = Duration::from_secs(10);
-/// How long a query waits for its position unless it says otherwise, as with `query`.
+/// How long a query waits for its position unless it says otherwise. It is the same as for `query`.
 const POSITION_WAIT_DEFAULT: Duration = Duration::from_secs(2);
-/// Headers of ours that a command may have.
+/// The `Millstream-…` headers that a command may have.
 const COMMAND_HEADERS: [&str; 5] = [
     header::COMMAND_ID,
     header::CORRELATION_ID,
@@ -58,25 +58,25 @@ const COMMAND_HEADERS: [&str; 5] = [
     header::EXPECTED_VERSION,
     header::WAIT_MS,
 ];
-/// Headers that become the command's.
+/// The headers that become headers of the command.
 const COMMAND_HEADERS_KEPT: [&str; 3] = [header::CORRELATION_ID, header::CAUSATION_ID, header::TRACE_PARENT];
-/// Headers of ours that a query may have.
+/// The `Millstream-…` headers that a query may have.
 const QUERY_HEADERS: [&str; 2] = [header::POSITION, header::WAIT_MS];
 
-/// The running services, one for each user, on a line of its own: what one of them floods fills no buffer of the others.
+/// The running services, one for each user, each on a line of its own, so that one user's flood does not fill the buffers of the others.
 pub(crate) struct UserRequests {
     commands: Arc<Commands>,
     guard: Arc<Guard>,
     about: About,
     running: BTreeMap<Arc<str>, Answering>,
-    /// Users whose requests cannot be taken, which the log has been told.
+    /// Users whose requests cannot be received, which has been logged.
     unheard: BTreeSet<Arc<str>>,
-    /// Those of users who are gone, until what they asked is answered.
+    /// Services of removed users, until their requests are answered.
     leaving: TaskTracker,
 }
 
 impl UserRequests {
-    /// Begins to answer the users that there are.
+    /// Begins to answer the current users.
     ///
     /// # Errors
     /// When one of their services cannot be registered.
@@ -95,7 +95,7 @@ impl UserRequests {
         Ok(all)
     }
 
-    /// Follows the users in the file of keys until `stop`, and takes no more requests then.
+    /// Follows the users in the file of keys until `stop`, and then accepts no more requests.
     pub(crate) async fn follow(&mut self, stop: &CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL)).await.is_some() {
             let users = self.guard.users();
@@ -122,7 +122,7 @@ impl UserRequests {
         join_all(self.running.values_mut().map(Answering::take_no_more)).await;
     }
 
-    /// Ends when everybody has an answer. Nobody waits any more once the gateway is asked to stop.
+    /// Returns when everybody has an answer. Once the gateway is asked to stop, nobody waits any more.
     pub(crate) async fn stop(self) {
         join_all(self.running.into_values().map(Answering::stop)).await;
         self.leaving.close();
@@ -214,7 +214,7 @@ impl Commands {
         body: &[u8],
     ) -> Result<(Bytes, Headers), Problem> {
         refuse_foreign(headers, &QUERY_HEADERS)?;
-        // The view looks at the rest. What is granted is told by the very text that it gets.
+        // The view checks the rest. The check of what is granted uses the very text that the view gets.
         let question = question(body)?;
         let (operation, is_granted, what) = match operation {
             "get" => {
@@ -272,7 +272,7 @@ fn malformed(detail: &str) -> Problem {
     Problem::malformed("query-malformed", detail)
 }
 
-/// A field that says which rows are meant, if it is there.
+/// The field that says which rows are meant, if there is one.
 fn text<'a>(question: &'a Value, field: &str) -> Result<Option<&'a str>, Problem> {
     match question.get(field) {
         None | Some(Value::Null) => Ok(None),
@@ -281,7 +281,7 @@ fn text<'a>(question: &'a Value, field: &str) -> Result<Option<&'a str>, Problem
     }
 }
 
-/// What a command wishes in headers, in the terms of HTTP: its id is the sender's own, as an Idempotency-Key is.
+/// The wishes in a command's headers, in the terms of HTTP: the sender chooses its id, which works like an Idempotency-Key.
 fn wishes(headers: &Headers) -> Result<Wishes, Problem> {
     refuse_foreign(headers, &COMMAND_HEADERS)?;
     check_kept(headers).map_err(|error| Problem::malformed(error.code(), error.to_string()))?;
@@ -312,7 +312,7 @@ fn wishes(headers: &Headers) -> Result<Wishes, Problem> {
         kept,
         expected_version: expected_version.transpose()?,
         idempotency_key: id.map(str::to_owned),
-        // Who waits for less than a second waits for one: what is known by then is more than nothing.
+        // Whoever waits for less than a second waits for a whole one, because knowing something then is better than nothing.
         wait_seconds: Some(wait.as_secs().max(1)),
     })
 }
@@ -327,7 +327,7 @@ fn wait(headers: &Headers) -> Result<Option<Duration>, Problem> {
 }
 
 /// # Errors
-/// A [`Problem`] for a header of ours that is not in `known`; above all for the actor, which is the user.
+/// A [`Problem`] for a `Millstream-…` header that is not in `known`, especially for the actor, which is always the user.
 fn refuse_foreign(headers: &Headers, known: &[&str]) -> Result<(), Problem> {
     if headers.find(header::ACTOR).is_some() {
         let detail = "the subject says who sends; the header Millstream-Actor is not taken from users";

@@ -1,11 +1,12 @@
-//! Asks the views of an application, which answer on `query.<context>.<view>.get` and `.list`.
+//! Queries the views of an application, which answer on `query.<context>.<view>.get` and `.list`.
 //!
-//! An answer may be wanted no older than a position. One of COMMANDS stands for what that command changes: its outcome is waited for
-//! first, and tells the stream position in EVENTS, so that a client reads its own write before it knows the outcome. Nobody waits for a
-//! position any more when the gateway is asked to stop.
+//! A client may want an answer no older than a position. A position in COMMANDS stands for what that command changes: first its outcome is
+//! waited for, which gives the stream position in EVENTS. So a client reads its own write before it knows the outcome. When the gateway is
+//! asked to stop, nobody waits for a position any more.
 //!
-//! A view lets each client have some places for waiting, and the gateway is one client with all of its own clients. So whoever waits has
-//! one of the gateway's places, and a view is asked to wait for a short time, again and again: it does not learn that nobody waits any more.
+//! A view lets each client have a number of waiting places, and the gateway is one client together with all of its own clients. So a waiting
+//! client takes one of the gateway's places, and a view is asked repeatedly to wait for a short time, because it would not learn that nobody
+//! waits any more.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -40,31 +41,31 @@ use crate::{
     watched_stream::WatchedStream,
 };
 
-/// First pause before the outcome of a command is asked for again.
+/// The first pause before the outcome of a command is asked for again.
 const OUTCOME_PAUSE_FIRST: Duration = Duration::from_millis(5);
-/// Longest pause.
+/// The longest pause.
 const OUTCOME_PAUSE_MAX: Duration = Duration::from_millis(200);
-/// How long a view is asked to wait at a time: for that long at most it keeps a place of a client that has gone. Shorter ones would cost
-/// more questions, of which there is one a second for each of the few who wait.
+/// How long a view is asked to wait at a time, which is also how long it keeps a place for a client that has gone. Shorter waits would cost
+/// more queries; with this one, each of the few waiting clients costs one query a second.
 const TURN_MAX: Duration = Duration::from_secs(1);
-/// With what a view answers that it has not reached a position in time.
+/// The code with which a view answers that it has not reached a position in time.
 const NOT_REACHED: &str = "504";
 
-/// What a view can be asked.
+/// The operations of a view.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Operation {
     Get,
     List,
 }
 
-/// What must be in an answer, and how long it may take to get there.
+/// What an answer must contain, and how long that may take.
 #[derive(Debug)]
 pub(crate) struct Freshness {
     pub(crate) position: Option<Awaited>,
     pub(crate) wait: Duration,
 }
 
-/// A position that must be reached, and the place for who waits for it.
+/// A position that must be reached, and the place of the waiting client.
 #[derive(Debug)]
 pub(crate) struct Awaited {
     pub(crate) position: String,
@@ -79,20 +80,20 @@ pub(crate) struct ViewAnswer {
     pub(crate) position: Option<String>,
 }
 
-/// The views there are.
+/// The existing views.
 pub(crate) struct Views {
     pub(crate) broker: NatsBroker,
     /// COMMANDS and EVENTS.
     pub(crate) stream: WatchedStream,
     pub(crate) events: WatchedStream,
     pub(crate) log: CommandLog,
-    /// Commands whose outcomes are purged.
+    /// Commands whose outcomes have been purged.
     pub(crate) forgotten: Forgotten,
     /// Contexts with their views.
     pub(crate) known: BTreeSet<(String, String)>,
     /// Views that follow OUTCOMES; all others follow EVENTS.
     pub(crate) of_outcomes: BTreeSet<String>,
-    /// From then on nobody waits for a position.
+    /// When this is cancelled, nobody waits for a position any more.
     pub(crate) stop: CancellationToken,
 }
 
@@ -112,10 +113,10 @@ impl Views {
         if self.of_outcomes.contains(view) { OUTCOMES } else { EVENTS }
     }
 
-    /// Asks a view.
+    /// Queries a view.
     ///
     /// # Errors
-    /// A [`Problem`] with what the view says, or that it does not answer.
+    /// A [`Problem`] with the view's error, or saying that it does not answer.
     pub(crate) async fn ask(
         &self,
         [context, view]: [&str; 2],
@@ -156,11 +157,11 @@ impl Views {
         }
     }
 
-    /// The position of EVENTS that a service must show which answers on `subject`, where one is wanted, when it says that it does. It is asked
-    /// `body` for that, which must be cheap.
+    /// The position in EVENTS that a service on `subject` must have reached, if one is wanted; returned when the service says that it has
+    /// reached it. The service is asked with `body`, which must be cheap to answer.
     ///
     /// # Errors
-    /// A [`Problem`] when the position is none of EVENTS or COMMANDS, or not reached in time.
+    /// A [`Problem`] when the position is not in EVENTS or COMMANDS, or was not reached in time.
     pub(crate) async fn reached_by(
         &self,
         subject: &str,
@@ -195,10 +196,10 @@ impl Views {
         }
     }
 
-    /// Waits until EVENTS has what a position stands for. It is read from the stream itself, so that only a command is waited for.
+    /// Waits until EVENTS contains what a position stands for. The stream itself is read, so only a command has to be waited for.
     ///
     /// # Errors
-    /// A [`Problem`] when the position is none, or not reached in time.
+    /// A [`Problem`] when the position is invalid, or was not reached in time.
     pub(crate) async fn reached(&self, freshness: &Freshness) -> Result<(), Problem> {
         let Some(Awaited { position: wanted, .. }) = &freshness.position else { return Ok(()) };
         let position = parsed(wanted)?;
@@ -215,11 +216,11 @@ impl Views {
         position_at(&self.broker, &Moment::Position(position)).await.map(drop).map_err(past_problem)
     }
 
-    /// The positions of streams at which a view shows what a position stands for: those of a command's effect and of its outcome, when it is
-    /// decided; otherwise the position itself, which must be there already.
+    /// The stream positions at which a view shows what a position stands for. For a command that is decided, they are those of its effect and
+    /// of its outcome. Otherwise it is the position itself, which must already exist.
     ///
     /// # Errors
-    /// A [`Problem`] when the position is none, or not reached in time.
+    /// A [`Problem`] when the position is invalid, or was not reached in time.
     pub(crate) async fn shown_at(&self, freshness: &Freshness) -> Result<Vec<StreamPosition>, Problem> {
         let Some(Awaited { position: wanted, .. }) = &freshness.position else { return Ok(Vec::new()) };
         let position = parsed(wanted)?;
@@ -255,7 +256,7 @@ impl Views {
             return Err(of_another_generation(position));
         }
         let message = match position.sequence {
-            // The server takes it for no position at all.
+            // The server treats sequence 0 as if none were given.
             0 => None,
             sequence => self.log.command(sequence).await?,
         };
@@ -287,7 +288,7 @@ impl Views {
         }
     }
 
-    /// All that any command may have changed which is decided by now.
+    /// Everything that any command decided by now may have changed.
     async fn end_of_events(&self) -> Result<Effect, LogError> {
         let state = self.broker.state(EVENTS).await?;
         let any = state.last_sequence > 0;
@@ -296,7 +297,7 @@ impl Views {
         Ok(Effect { position, seen_at: None })
     }
 
-    /// Asks until the view has reached a position, or the time is over.
+    /// Queries repeatedly until the view has reached a position, or the time is over.
     async fn ask_behind(&self, question: Question<'_>, position: &str) -> Result<ViewAnswer, Problem> {
         let Question { subject, body, place, deadline } = question;
         let wait = deadline.saturating_duration_since(Instant::now());
@@ -305,7 +306,7 @@ impl Views {
             let turn = left.min(TURN_MAX);
             let (broker, place) = (self.broker.clone(), Arc::clone(place));
             let (subject, body, position) = (subject.to_owned(), body.clone(), position.to_owned());
-            // The place is taken for as long as the view keeps one of its own, also when the client has gone.
+            // The place is taken as long as the view keeps one of its own, even if the client has gone.
             let asked = tokio::spawn(async move {
                 let answer = ask_once(&broker, &subject, body, Some((&position, turn))).await;
                 drop(place);
@@ -324,7 +325,7 @@ impl Views {
     }
 }
 
-/// What a view is asked, by whom, and for how long.
+/// The content of a query, its sender, and how long it may wait.
 struct Question<'a> {
     subject: &'a str,
     body: Bytes,
@@ -332,7 +333,7 @@ struct Question<'a> {
     deadline: Instant,
 }
 
-/// Asks a view once; behind a position, it waits for that as long as is said.
+/// Queries a view once. With a position, the view waits for it as long as is given.
 pub(crate) async fn ask_once(
     broker: &NatsBroker,
     subject: &str,
@@ -361,13 +362,13 @@ fn parsed(wanted: &str) -> Result<StreamPosition, Problem> {
 
 /// What a command has changed.
 struct Effect {
-    /// The stream position in EVENTS behind it, if it changed anything.
+    /// The stream position in EVENTS after it, if it changed anything.
     position: Option<String>,
-    /// The position of OUTCOMES at which a view had its outcome.
+    /// The position in OUTCOMES at which a view had its outcome.
     seen_at: Option<String>,
 }
 
-/// A moment that EVENTS cannot tell of.
+/// A moment for which EVENTS has no position.
 pub(crate) fn past_problem(error: PastError) -> Problem {
     let detail = error.to_string();
     match error {
@@ -401,7 +402,7 @@ impl From<AskError> for Problem {
     }
 }
 
-/// What a view says against a query (docs/queries.md), in the words of HTTP.
+/// A view's refusal of a query (docs/queries.md), in the terms of HTTP.
 fn refusal(code: &str, text: &str) -> Problem {
     let (status, name) = match code {
         "400" => (StatusCode::BAD_REQUEST, "query-malformed"),

@@ -1,4 +1,4 @@
-//! A stream as the gateway sees it: which incarnation it is, and whether it answers.
+//! A stream as the gateway sees it: its generation, and whether it answers.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -18,7 +18,7 @@ use millstream_jetstream::{
 use millstream_runtime::health::Condition;
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked at.
+/// How often it is checked.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The stream cannot be used.
@@ -32,17 +32,17 @@ impl Failure for WatchedStreamError {
     }
 }
 
-/// What is known of it. Clones share one state.
+/// What is known about it. Clones share one state.
 #[derive(Debug, Clone)]
 pub(crate) struct WatchedStream {
     generation: Arc<RwLock<String>>,
 }
 
 impl WatchedStream {
-    /// Waits for the stream `name`, and looks at it again and again until `stop`; `condition` holds while it answers.
+    /// Waits for the stream `name`, and checks it repeatedly until `stop`. `condition` holds as long as the stream answers.
     ///
     /// # Errors
-    /// [`WatchedStreamError`] when it does not exist or may not be looked at.
+    /// [`WatchedStreamError`] when the stream does not exist or may not be read.
     pub(crate) async fn open(
         broker: NatsBroker,
         name: &'static str,
@@ -57,7 +57,7 @@ impl WatchedStream {
         Ok(stream)
     }
 
-    /// Its incarnation.
+    /// Its generation.
     pub(crate) fn generation(&self) -> String {
         self.generation.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,18 +1,18 @@
-//! Whole numbers in the texts of a request: digits alone, so that each number is written in one way.
+//! Whole numbers in the texts of a request: only digits, so that each number can be written in only one way.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-/// The number, if the text is digits without a sign or a zero in front, and the number has room.
+/// The number, if the text consists of digits without a sign or a leading zero, and the number is not too large.
 pub(crate) fn whole_number<T: FromStr>(text: &str) -> Option<T> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let one_way = digits && (text == "0" || !text.starts_with('0'));
-    // No digit at all is no number either.
+    // A text without digits is not a number, either.
     if one_way { text.parse().ok() } else { None }
 }
 
-/// Reads a parameter of a query that may be left out.
+/// Reads an optional query parameter.
 pub(crate) fn parameter<'de, D: Deserializer<'de>, T: FromStr + fmt::Display>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {

@@ -1,4 +1,4 @@
-//! Appends records to the chain of this run: whatever waits, as one message, when the one before is there.
+//! Appends records to the chain of this run. Everything that waits becomes one message once the previous message is stored.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{Counted, WINDOW};
 
-/// Records in a message. A tenth of what a server takes by default, with the longest texts.
+/// The most records in a message. With the longest texts, they take a tenth of what a server accepts by default.
 const TOGETHER_MAX: usize = 128;
 
 pub(super) struct Writer<B> {
@@ -31,7 +31,7 @@ pub(super) struct Writer<B> {
     /// The sequence of the last message on the subject.
     last: u64,
     condition: Condition,
-    /// What was wrong, and told.
+    /// The last logged problem.
     trouble: String,
     backoff: Backoff,
 }
@@ -51,7 +51,7 @@ impl<B: Broker> Writer<B> {
         }
     }
 
-    /// Writes until nobody has anything to record any more.
+    /// Writes until nobody can record anything any more.
     pub(super) async fn write(mut self, mut records: mpsc::Receiver<AuditRecord>, counted: Arc<Counted>) {
         let mut windows = interval(WINDOW);
         windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -66,7 +66,7 @@ impl<B: Broker> Writer<B> {
                 batch.extend(counted.ended());
                 batch.push(AuditRecord::new(Timestamp::now(), AuditDecision::Ended));
             }
-            // A window may have ended with many kinds.
+            // A window may have ended with many kinds of refusals.
             while !batch.is_empty() {
                 let rest = batch.split_off(batch.len().min(TOGETHER_MAX));
                 self.append(std::mem::replace(&mut batch, rest)).await;
@@ -88,7 +88,7 @@ impl<B: Broker> Writer<B> {
             match self.broker.append(AUDIT, message).await {
                 Ok(appended) => return self.appended(appended.sequence),
                 Err(AppendError::Conflict { .. }) => {
-                    // An append without a clear answer was stored, or somebody else writes here.
+                    // An earlier append without a clear answer was stored, or somebody else writes to this subject.
                     match self.broker.last(AUDIT, &self.subject).await {
                         Ok(Some(found)) if found.payload == payload => return self.appended(found.sequence),
                         Ok(found) => {
@@ -115,7 +115,7 @@ impl<B: Broker> Writer<B> {
         }
     }
 
-    /// Tells of trouble once.
+    /// Logs a problem once.
     fn trouble(&mut self, sentence: &str) {
         if self.trouble == sentence {
             return;

@@ -1,84 +1,84 @@
-//! How much the gateway takes, of whom, and for how long.
+//! The limits of the gateway: how much it accepts, from whom, and for how long.
 
 use std::{num::NonZeroU32, time::Duration};
 
 use millstream_runtime::config::SectionKeys;
 
-/// A quarter of what nats-server takes by default, headers included.
+/// A quarter of what nats-server accepts by default, headers included.
 const BODY_MAX_DEFAULT: u64 = 256 * 1024;
-/// Smaller than any command that somebody means would be refused.
+/// A smaller limit would refuse ordinary commands.
 const BODY_MAX_LEAST: u64 = 1024;
 /// Some thousand commands of usual size.
 const LINES_BYTES_MAX_DEFAULT: u64 = 1024 * 1024;
-/// As many as a key may send in a second by default.
+/// As many as a key may send in a second, by default.
 const LINES_MAX_DEFAULT: u64 = 500;
-/// Headers come in one or two packets; whoever takes longer holds a connection on purpose.
+/// Headers come in one or two packets. A client that takes longer holds the connection on purpose.
 const HEADER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
-/// A large body over a slow network.
+/// Long enough for a large body over a slow network.
 const BODY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(20);
 /// Longer than a server takes to elect a leader.
 const STORE_WAIT_DEFAULT: Duration = Duration::from_secs(5);
-/// Shorter than proxies give a request by default.
+/// Shorter than the time that proxies allow for a request by default.
 const WAIT_MAX_DEFAULT: Duration = Duration::from_secs(30);
-/// What a client can ask for.
+/// The longest wait that a client can ask for.
 const WAIT_LEAST: Duration = Duration::from_secs(1);
-/// As many as a process of `submit` takes, and some.
+/// More than a process of `submit` accepts.
 const REQUESTS_MAX_DEFAULT: u64 = 4096;
 /// Most of them idle.
 const CONNECTIONS_MAX_DEFAULT: u64 = 8192;
-/// What one till or one supplier's system never reaches.
+/// More than a till or a supplier's system ever sends.
 const RATE_DEFAULT: u64 = 500;
-/// Many of them may come through one proxy.
+/// Many clients may come through one proxy.
 const RATE_ADDRESS_DEFAULT: u64 = 5000;
-/// A rate is a number of 32 bits.
+/// A rate is a 32-bit number.
 const RATE_MAX: u64 = 1_000_000;
-/// What a view lets one client have by default, and the gateway is one.
+/// What a view allows one client by default; the gateway is one client.
 const WAITING_MAX_DEFAULT: u64 = 128;
-/// As many as the stage `sql` runs at once by default, so that one key never has all of those.
+/// As many as the stage `sql` runs at once by default. One key may only hold a share of them, so it never takes all.
 const QUERIES_MAX_DEFAULT: u64 = 4;
 /// A quarter of the connections.
 const LIVE_MAX_DEFAULT: u64 = 2048;
-/// For each row that is watched a question in that time.
+/// Each watched row costs one query in this time.
 const LIVE_RECHECK_DEFAULT: Duration = Duration::from_secs(30);
-/// Three others who do the same leave something.
+/// Three others who do the same still leave something.
 const KEY_SHARE_DEFAULT: u64 = 25;
-/// The most that a wait for a semaphore's place can count.
+/// The largest number of permits that a semaphore can count.
 const COUNT_MAX: u64 = 1_000_000;
 
-/// How much the gateway takes.
+/// The limits of the gateway.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Largest body in bytes.
+    /// The largest body, in bytes.
     pub body_max: usize,
-    /// Largest body with several commands, in bytes.
+    /// The largest body with several commands, in bytes.
     pub lines_bytes_max: usize,
-    /// Most commands in a request.
+    /// The most commands in a request.
     pub lines_max: usize,
-    /// How long the headers of a request may take to come.
+    /// How long the headers of a request may take to arrive.
     pub header_timeout: Duration,
-    /// How long its body may take.
+    /// How long its body may take to arrive.
     pub body_timeout: Duration,
     /// How long a command may take to be stored.
     pub store_wait: Duration,
     /// How long a request may wait for an outcome.
     pub wait_max: Duration,
-    /// Requests at a time.
+    /// Requests in progress at a time.
     pub requests_max: usize,
     /// Requests that wait for a position at a time.
     pub waiting_max: usize,
-    /// Configured queries at a time.
+    /// Configured queries in progress at a time.
     pub queries_max: usize,
     /// Streams of live rows at a time.
     pub live_max: usize,
-    /// After which time without a hint that it has changed a row is asked for again.
+    /// After how much time without a hint a row is queried again.
     pub live_recheck: Duration,
-    /// How many percent of the places for what is in progress one key may hold.
+    /// The percentage of the places that one key may hold.
     pub key_share: usize,
     /// Connections at a time.
     pub connections_max: usize,
-    /// Requests a second of one key; none for any number.
+    /// Requests a second from one key; `None` for no limit.
     pub rate: Option<NonZeroU32>,
-    /// Requests a second from one address; none for any number.
+    /// Requests a second from one address; `None` for no limit.
     pub rate_address: Option<NonZeroU32>,
 }
 

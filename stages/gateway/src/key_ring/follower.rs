@@ -1,4 +1,4 @@
-//! The file of keys, looked at again and again.
+//! Follows the file of keys.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -10,17 +10,17 @@ use tokio_util::sync::CancellationToken;
 use super::{KeyRingError, Known, TokenSettings, parse, principal, read};
 use crate::tokens::{Issuer, Issuers, source::KeySource};
 
-/// How often the file is looked at. A change takes two looks, so that a revoked key is refused within a second.
+/// How often the file is checked. A change takes effect after two checks, so a revoked key is refused within a second.
 const LOOK_INTERVAL: Duration = Duration::from_millis(400);
 
-/// Looks at the file again and again.
+/// Checks the file repeatedly.
 pub(super) struct Follower {
     path: PathBuf,
-    /// The text that the keys are from.
+    /// The text from which the keys come.
     known: String,
-    /// The text of the last look.
+    /// The text of the last check.
     seen: String,
-    /// What was wrong with it, and told.
+    /// The last logged problem.
     trouble: String,
     keys: watch::Sender<Known>,
     tokens: TokenSettings,
@@ -57,7 +57,7 @@ impl Follower {
         }
     }
 
-    /// From now on these are the keys. Issuers whose keys are where they were keep those that were fetched.
+    /// Sets the current keys. Issuers whose keys still come from the same place keep those that were fetched.
     fn take(&self, all: ApiKeys) {
         let before = self.keys.borrow();
         let issuers = all.issuers.into_iter().map(|table| {
@@ -82,8 +82,8 @@ impl Follower {
         self.keys.send_replace(new);
     }
 
-    /// A text counts when two looks in a row have read it: one alone may have met a file that is just being written, and what stands
-    /// there then, nothing or some of the keys, would revoke the others.
+    /// A text only counts if two checks in a row have read it. A single check may have met a file that is just being written; with only a part
+    /// of the keys, it would revoke the others.
     pub(super) fn look(&mut self, read: Result<String, KeyRingError>) {
         let read = match read {
             Ok(text) if text != self.seen => {

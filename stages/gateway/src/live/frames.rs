@@ -1,16 +1,16 @@
-//! How events are written.
+//! Writes events.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::topic::{Address, What};
 
-/// What is sent when there is nothing to tell, so that whatever is in between, and the client, know that somebody is there.
+/// Sent when there is nothing to report, so that proxies and the client know that the connection is alive.
 pub(super) const KEEP_ALIVE: &[u8] = b":\n\n";
-/// The beginning of a stream: how many milliseconds a client waits before it comes again.
+/// The beginning of a stream: how many milliseconds a client waits before it reconnects.
 pub(super) const BEGINNING: &[u8] = b"retry: 1000\n\n";
 
-/// The state of a row or a list: what the view has answered, or null for a row that there is not.
+/// The state of a row or a list: the view's answer, or null if there is no such row.
 pub(super) fn state(address: &Address, answer: Option<&[u8]>) -> Bytes {
     let watch = json!(address.to_string()).to_string();
     let name = match address.what {
@@ -20,7 +20,7 @@ pub(super) fn state(address: &Address, answer: Option<&[u8]>) -> Bytes {
     let mut text = format!("event: {name}\ndata: {{\"watch\":{watch},").into_bytes();
     let members = answer.and_then(|answer| answer.strip_prefix(b"{"));
     match (members, &address.what) {
-        // In JSON a line break stands between members alone, where it means nothing; in an event it would end the line.
+        // In JSON, a line break only occurs between tokens, where it has no meaning; in an event it would end the line.
         (Some(members), _) => {
             text.extend(members.iter().map(|byte| if b"\r\n".contains(byte) { b' ' } else { *byte }))
         }

@@ -1,4 +1,4 @@
-//! All that is watched, by whomever: it says so to those who keep the rows, and hears what has changed.
+//! Everything that is watched by any client. The hub tells the stages that keep the rows, and receives announcements of changes.
 
 use std::{
     collections::HashMap,
@@ -20,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::topic::{Address, Shown, Topic, What};
 
-/// How often it says what is watched: five times before it counts as silent (`WATCHED_FOR` of those who keep rows).
+/// How often it says what is watched: five times before it would count as silent (`WATCHED_FOR` of the stages that keep rows).
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
-/// Questions to views at a time. They wait for each other when any row may have changed, so that they do not come all at once.
+/// How many views are queried at a time. If any row may have changed, the queries wait for each other instead of all coming at once.
 const ASKS_MAX: usize = 32;
 
 /// What is watched. Clones share it.
@@ -34,25 +34,25 @@ pub(super) struct Shared {
     pub(super) broker: NatsBroker,
     pub(super) asks: Semaphore,
     pub(super) metrics: LiveMetrics,
-    /// After which time without a hint a row is asked for again.
+    /// After how much time without a hint a row is queried again.
     pub(super) recheck: Duration,
     pub(super) stop: CancellationToken,
     topics: Mutex<HashMap<ViewName, HashMap<What, Arc<Topic>>>>,
-    /// A view is watched that was not.
+    /// A view is now watched that was not before.
     announce: Notify,
 }
 
-/// Context and name of a view.
+/// The context and name of a view.
 type ViewName = (String, String);
 
-/// A row or list, and what is seen of it.
+/// A row or list, and its latest state.
 pub(super) struct Watched {
     pub(super) topic: Arc<Topic>,
     pub(super) shown: watch::Receiver<Shown>,
 }
 
 impl Hub {
-    /// Hears what changes until `stop`.
+    /// Receives announcements until `stop`.
     pub(crate) fn start(
         broker: NatsBroker,
         metrics: LiveMetrics,
@@ -72,7 +72,7 @@ impl Hub {
         Self(shared)
     }
 
-    /// Watches a row or list, together with all others who do.
+    /// Watches a row or list, together with everybody else who does.
     pub(super) fn watch(&self, address: Address) -> Watched {
         let mut topics = self.0.topics();
         let name = (address.context.clone(), address.view.clone());
@@ -86,18 +86,18 @@ impl Hub {
             self.0.metrics.rows.inc();
             topic
         });
-        // Under the lock: a topic that nobody watches is forgotten under it.
+        // This happens under the lock, because a topic that nobody watches is removed under it.
         Watched { topic: Arc::clone(topic), shown: topic.watch() }
     }
 }
 
 impl Shared {
     fn topics(&self) -> MutexGuard<'_, HashMap<ViewName, HashMap<What, Arc<Topic>>>> {
-        // Each change leaves it whole.
+        // Each change leaves the map complete, so a poisoned lock does no harm.
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets a topic that nobody watches any more; says whether it has.
+    /// Removes a topic that nobody watches any more. Returns whether it was removed.
     pub(super) fn forget(&self, topic: &Topic) -> bool {
         let mut topics = self.topics();
         if topic.is_watched() {
@@ -140,7 +140,7 @@ impl Shared {
                 let of_view = name.and_then(|name| topics.get(&name));
                 let Some((of_view, change)) = of_view.zip(ViewChange::from_json(body)) else { return };
                 match &change.keys {
-                    // Found by its key, however many rows are watched.
+                    // The topic is found by its key, however many rows are watched.
                     Some(keys) => {
                         let rows = keys.iter().filter_map(|key| of_view.get(&What::Row(key.clone())));
                         let lists = of_view.values().filter(|topic| topic.address.lists_any(keys));

@@ -1,9 +1,9 @@
-//! One row or list that is watched: it is asked for when it may have changed, once for all who watch it, and shown to them.
+//! One row or list that is watched. It is queried when it may have changed, once for all its watchers, and shown to them.
 //!
-//! It is asked for when a hint says that it has changed; when the line on which hints come was opened again; and from time to time, because
-//! a hint can be lost. What is shown never goes back: an answer that is older is that of another replica, and it is asked again.
+//! It is queried when a hint says that it has changed, when the line on which hints come was opened again, and from time to time, because a
+//! hint can be lost. What is shown never goes back: an older answer comes from another replica, and the query is repeated.
 //!
-//! Deliberately absent: questions that wait for a position. They would take places of those who ask for one, for as long as a replica is behind.
+//! Deliberately absent: queries that wait for a position. They would take waiting places from other clients as long as a replica is behind.
 
 use std::{
     fmt,
@@ -28,31 +28,32 @@ use crate::{
     views::{ViewAnswer, ask_once},
 };
 
-/// From one question to the next at least: so a row that changes more often costs a view no more, and is shown up to forty times a second.
+/// The shortest time between two queries. So a row that changes more often costs a view no more, and is shown up to forty times a second.
 const GAP: Duration = Duration::from_millis(25);
-/// First pause after a view could not answer, or had not come so far: replicas are some milliseconds apart.
+/// The first pause after a view could not answer or was too far behind. Replicas are some milliseconds apart.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
-/// Longest pause.
+/// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// For how long a view may not answer before those who watch are told: a projector that is started again takes less.
+/// How long a view may not answer before watchers are told. Restarting a projector takes less time.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
-/// For how long all answers may be older than what is shown, as they are while another replica is behind. Then the view itself has gone back.
+/// How long all answers may be older than what is shown, which happens while another replica is behind. After this time, the view itself has
+/// gone back.
 const OLDER_MAX: Duration = Duration::from_secs(20);
-/// For how long a position is asked for in vain. Then it is one of a stream that was made again since.
+/// How long a position is waited for in vain. After this time, it must belong to a stream that has been made again since.
 const WANTED_MAX: Duration = Duration::from_secs(20);
-/// The largest state that is sent, in bytes: each client that reads slowly keeps one in memory.
+/// The largest state that is sent, in bytes. Each client that reads slowly keeps one in memory.
 pub(crate) const STATE_BYTES_MAX: usize = 128 * 1024;
-/// Rows of a list; who wants more asks for the list.
+/// The number of rows of a list. A client that needs more queries the list.
 const LIST_LIMIT: u32 = 100;
-/// With what a view answers that there is no such row.
+/// The code with which a view answers that there is no such row.
 const NO_ROW: &str = "404";
 
-/// What of a view is watched.
+/// What is watched in a view.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum What {
     /// The row of a key.
     Row(String),
-    /// The first rows whose keys begin so.
+    /// The first rows whose keys have a prefix.
     List(String),
 }
 
@@ -65,7 +66,7 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// From `<context>/<view>/<key or prefix>`.
+    /// Parses `<context>/<view>/<key or prefix>`.
     pub(super) fn parse(text: &str, what: impl FnOnce(String) -> What) -> Option<Self> {
         let mut parts = text.splitn(3, '/').map(str::to_owned);
         let (context, view, what) = (parts.next()?, parts.next()?, what(parts.next()?));
@@ -80,7 +81,7 @@ impl Address {
         }
     }
 
-    /// Whether it is a list of which one of these rows may be a part.
+    /// Whether it is a list that may contain one of these rows.
     pub(super) fn lists_any(&self, keys: &[String]) -> bool {
         matches!(&self.what, What::List(prefix) if keys.iter().any(|key| key.starts_with(prefix)))
     }
@@ -102,18 +103,18 @@ impl fmt::Display for Address {
     }
 }
 
-/// What those who watch see.
+/// What watchers see.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shown {
-    /// Grows with each thing to see.
+    /// Increases with each new thing to see.
     pub(super) revision: u64,
-    /// Grows when what was seen before is void: the stream was made again, or has lost its end.
+    /// Increases when everything seen before is void, because the stream was made again or has lost its tail.
     pub(super) epoch: u64,
-    /// Of the state.
+    /// The position of the state.
     pub(super) position: Option<StreamPosition>,
-    /// The event of the state; none before the first answer.
+    /// The event of the state; `None` before the first answer.
     pub(super) state: Option<Bytes>,
-    /// The event that says why there is none now.
+    /// The event that says why there is no state now.
     pub(super) trouble: Option<Bytes>,
 }
 
@@ -126,20 +127,20 @@ pub(super) struct Topic {
     wake: Notify,
 }
 
-/// What the next answer has to hold.
+/// What the next answer has to fulfil.
 #[derive(Debug, Default)]
 struct Wanted {
-    /// Whether it may be another one than what is shown, for whatever reason.
+    /// Whether the state may have changed, for whatever reason.
     due: bool,
-    /// What must be reached, and until when that is hoped for.
+    /// What must be reached, and how long that is waited for.
     behind: Option<(StreamPosition, Instant)>,
 }
 
-/// How an attempt went.
+/// The result of an attempt.
 enum Attempt {
     /// The state is shown.
     Shown,
-    /// It is to be asked again.
+    /// The query is to be repeated.
     Again,
 }
 
@@ -157,13 +158,13 @@ impl Topic {
         self.shown.receiver_count() > 0
     }
 
-    /// It may be another one than what is shown, for whatever reason.
+    /// The state may have changed, for whatever reason.
     pub(super) fn may_differ(&self) {
         self.wanted().due = true;
         self.wake.notify_one();
     }
 
-    /// What is shown must be of this position or a later one.
+    /// The state must be of this position or a later one.
     pub(super) fn must_reach(&self, position: &StreamPosition) {
         if is_reached(self.shown.borrow().position.as_ref(), position) {
             return;
@@ -177,7 +178,7 @@ impl Topic {
         self.wake.notify_one();
     }
 
-    /// Asks and shows, as long as somebody watches.
+    /// Queries and shows, as long as somebody watches.
     pub(super) async fn run(self: Arc<Self>, hub: Arc<Shared>) {
         let mut asking = Asking { older_since: None, silent_since: None };
         let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
@@ -193,7 +194,7 @@ impl Topic {
                         backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
                         tokio::time::timeout(hub.recheck, self.is_due()).await.unwrap_or_default();
                     }
-                    // Another hint may be that of a replica which has come up.
+                    // Another hint may come from a replica that has caught up.
                     Attempt::Again => tokio::select! {
                         () = backoff.pause() => {}
                         () = self.wake.notified() => {}
@@ -213,14 +214,14 @@ impl Topic {
         }
     }
 
-    /// Ends when there is a reason to ask.
+    /// Returns when there is a reason to query.
     async fn is_due(&self) {
         while !self.is_wanted() {
             self.wake.notified().await;
         }
     }
 
-    /// Whether there is a reason to ask. A hint that came during the last question may have its answer already.
+    /// Whether there is a reason to query. A hint that came during the last query may already have been answered by it.
     fn is_wanted(&self) -> bool {
         let mut wanted = self.wanted();
         let shown = self.shown.borrow().position.clone();
@@ -231,20 +232,20 @@ impl Topic {
     }
 
     fn wanted(&self) -> MutexGuard<'_, Wanted> {
-        // Each change leaves it whole.
+        // Each change leaves the state complete, so a poisoned lock does no harm.
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a topic remembers from one question to the next.
+/// What a topic remembers between two queries.
 struct Asking {
-    /// Since when all answers were older than what is shown.
+    /// Since when all answers have been older than what is shown.
     older_since: Option<Instant>,
     /// Since when the view has not answered.
     silent_since: Option<Instant>,
 }
 
-/// An answer, or that there is no such row.
+/// An answer; it may say that there is no such row.
 struct Answered {
     body: Option<Bytes>,
     position: StreamPosition,
@@ -269,7 +270,7 @@ impl Asking {
         }
     }
 
-    /// Says whether it was not too old to be shown.
+    /// Returns whether it was new enough to be shown.
     fn show(&mut self, topic: &Topic, Answered { body, position }: Answered) -> bool {
         let before = topic.shown.borrow().position.clone();
         let same_generation = before.as_ref().is_none_or(|before| before.generation == position.generation);
@@ -321,7 +322,7 @@ fn show_trouble(topic: &Topic, problem: Problem) {
     }
     let trouble = frames::event("problem", &data);
     topic.shown.send_if_modified(|shown| {
-        // The sentence may tell how far a view has come, which is no news.
+        // The sentence may contain how far a view has come, and a change of that is no news.
         let is_new = shown.trouble.is_none();
         if is_new {
             shown.revision += 1;
@@ -333,7 +334,7 @@ fn show_trouble(topic: &Topic, problem: Problem) {
 
 impl Shared {
     async fn ask(&self, address: &Address) -> Result<ViewAnswer, AskError> {
-        // Nobody closes the semaphore, so the permit is always there.
+        // The semaphore is never closed, so there always is a permit.
         let _permit = self.asks.acquire().await.ok();
         self.metrics.questions.inc();
         let (subject, body) = address.question();
@@ -341,7 +342,7 @@ impl Shared {
     }
 }
 
-/// Whether what is at `position` holds everything up to `wanted`.
+/// Whether a state at `position` contains everything up to `wanted`.
 fn is_reached(position: Option<&StreamPosition>, wanted: &StreamPosition) -> bool {
     position.is_some_and(|position| {
         position.stream == wanted.stream

@@ -1,5 +1,5 @@
-//! One client with a stream of events. It is given the next one when it has taken the one before: of each row the state as it is then, so
-//! that a client that reads slowly costs the memory of one event, and sees fewer states.
+//! One client with a stream of events. It gets the next event when it has taken the one before. Each event has the current state of a row, so a
+//! client that reads slowly only costs the memory of one event, and sees fewer states.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -28,17 +28,17 @@ use crate::{
     problem::Problem,
 };
 
-/// How long a stream may be silent: shorter than proxies let a connection be.
+/// How long a stream may be silent. Proxies allow longer silences.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
-/// A client, until it goes or is to go.
+/// A client, until it leaves or has to leave.
 pub(super) struct Watcher {
     rows: Vec<Row>,
-    /// Which row is looked at first, so that none that changes all the time keeps the others away.
+    /// The row that is checked first. It rotates, so that a row which changes all the time does not keep the others away.
     turn: usize,
     /// The positions of what was sent, by stream.
     sent: BTreeMap<String, StreamPosition>,
-    /// What is to be sent before anything else.
+    /// What is sent before anything else.
     chunks: VecDeque<Bytes>,
     silent_since: Instant,
     admission: Admission,
@@ -49,12 +49,12 @@ pub(super) struct Watcher {
     _place: Place,
 }
 
-/// A row or list, and what the client has of it.
+/// A row or list, and what the client has seen of it.
 struct Row {
     topic: Arc<Topic>,
     shown: watch::Receiver<Shown>,
     sent_revision: u64,
-    /// Of what was sent last.
+    /// The number of what was sent last.
     epoch: Option<u64>,
     seen: Seen,
 }
@@ -89,7 +89,7 @@ impl Watcher {
         }
     }
 
-    /// The next bytes, or none at the end.
+    /// The next bytes; `None` at the end.
     pub(super) async fn next(&mut self) -> Option<Bytes> {
         self.taking.waits();
         let chunk = self.chunk().await?;
@@ -140,7 +140,7 @@ impl Watcher {
         }
     }
 
-    /// Takes the next state that the client has not had; says whether there is one.
+    /// Takes the next state that the client has not had. Returns whether there is one.
     fn take_state(&mut self) -> bool {
         for offset in 0..self.rows.len() {
             let index = (self.turn + offset) % self.rows.len();
@@ -185,7 +185,7 @@ impl Drop for Watcher {
     }
 }
 
-/// Why a client that waits goes on.
+/// Why a waiting client continues.
 enum Wake {
     /// A row may have changed.
     Changed,
@@ -199,7 +199,7 @@ enum Wake {
 struct Taken {
     reset: bool,
     event: Bytes,
-    /// Of a state.
+    /// The position of a state.
     position: Option<StreamPosition>,
 }
 
@@ -215,7 +215,7 @@ impl Row {
         }
         let (state, position) = shown.state.clone().zip(shown.position.clone())?;
         let reset = match &self.seen {
-            // A view that is asked for more will show it.
+            // A view that is queried for more will show it.
             Seen::UpTo(seen)
                 if seen.generation == position.generation && position.sequence < seen.sequence =>
             {

@@ -1,4 +1,4 @@
-//! A path for each command, and the one that tells what became of any.
+//! A path for each command, and the one that returns the outcome of any command.
 
 use std::collections::BTreeSet;
 
@@ -12,9 +12,9 @@ use super::{
     problems::{Door, referenced},
 };
 
-/// An id that no aggregate with a form of its own for ids takes: what it says then tells the form.
+/// An id that an aggregate with its own form of ids refuses. Its refusal describes the form.
 const NO_ID: &str = "-";
-/// Ids of forms that aggregates demand: any, a date, and two parts.
+/// Ids of forms that aggregates demand: any form, a date, and two parts.
 const IDS: [&str; 5] = ["a1", "2012-01-31", "a1_2012-01-31", "a1:b2", "1"];
 /// Headers that a client may send with a command.
 const PARAMETERS: [&str; 7] = [
@@ -27,7 +27,7 @@ const PARAMETERS: [&str; 7] = [
     "traceparent",
 ];
 
-/// Adds all commands that anybody may give.
+/// Adds all commands that anybody may send.
 pub(super) fn describe(
     described: &Described<'_>,
     paths: &mut Map<String, Value>,
@@ -45,29 +45,29 @@ pub(super) fn describe(
     paths.insert("/v1/commands/{command_id}".to_owned(), json!({ "get": status(described) }));
 }
 
-/// The commands of an aggregate that come over HTTP: not those that only processes and timers may give.
+/// The commands of an aggregate that can be sent over HTTP, which excludes those that only processes and timers may give.
 pub(crate) fn offered(aggregate: &dyn AggregateType) -> impl Iterator<Item = &'static str> {
     let internal = aggregate.internal_commands();
     aggregate.command_names().iter().copied().filter(move |command| !internal.contains(command))
 }
 
-/// The codes with which a command can be rejected, as far as its rules declare them.
+/// The codes with which a command can be rejected, as its rules declare them.
 pub(crate) fn rejections(aggregate: &dyn AggregateType, command: &str) -> BTreeSet<&'static str> {
     let all = aggregate.rejections().into_iter();
     all.filter(|(of, _)| [ANY_COMMAND, command].contains(of)).map(|(_, code)| code).collect()
 }
 
-/// What an aggregate demands of its ids besides what all do, in its own words.
+/// The aggregate's own demands on its ids, in its own words.
 pub(crate) fn id_form(aggregate: &dyn AggregateType) -> Option<String> {
     aggregate.check_id(NO_ID).err().map(|rejection| rejection.message)
 }
 
-/// An id that an aggregate takes; none where its form is one of its own.
+/// An id that an aggregate accepts; `None` if its form is a special one.
 pub(crate) fn example_id(aggregate: &dyn AggregateType) -> Option<&'static str> {
     IDS.into_iter().find(|id| aggregate.check_id(id).is_ok())
 }
 
-/// The schema of a command's body; of one whose type could not be asked, that it is an object.
+/// The schema of a command's body. If the type could not be examined, it only says that it is an object.
 pub(crate) fn body(aggregate: &dyn AggregateType, command: &str) -> Value {
     let mut schema = aggregate.command_json_schema(command).unwrap_or_else(|| json!({ "type": "object" }));
     if let (Some(id), Some(example)) = (example_id(aggregate), schema.pointer_mut("/examples/0")) {
@@ -97,7 +97,7 @@ fn operation(described: &Described<'_>, aggregate: &dyn AggregateType, command: 
         "x-rejections": rejections,
         "parameters": parameters,
         "requestBody": {
-            // A command without fields that it needs may come without a body.
+            // A command without required fields may come without a body.
             "required": body.get("required").is_some(),
             "content": { "application/json": { "schema": schema(id) } },
         },

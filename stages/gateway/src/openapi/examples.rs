@@ -1,8 +1,8 @@
-//! Examples of commands that the rules take, too.
+//! Examples of commands that the rules accept, too.
 //!
-//! A type that takes any text does not tell the form that a rule demands of it later, such as a date. The rules tell: they are asked
-//! about the example, as for an aggregate without events. Deliberately absent: what no single text mends. Most commands are refused
-//! there for what the aggregate has not seen yet, and their examples stay as the types have made them.
+//! A type that accepts any text does not show the form that a rule demands of it later, such as a date. The rules show it: they are asked about
+//! the example, as for an aggregate without events. Deliberately absent: examples that changing a single text cannot improve. Most commands are
+//! refused because of what the aggregate has not seen yet, and their examples stay as they were made from the types.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -17,7 +17,7 @@ use millstream_domain::{
 };
 use serde_json::{Value, json};
 
-/// Gives the example of a command another text where the rules refuse it for one that is nothing but the name of its field.
+/// Changes a text in the example of a command if the rules refuse the command because of a text that only repeats the name of its field.
 pub(super) fn mend(aggregate: &dyn AggregateType, id: &str, command: &str, example: &mut Value) {
     if taken(aggregate, id, command, example) {
         return;
@@ -38,7 +38,7 @@ pub(super) fn mend(aggregate: &dyn AggregateType, id: &str, command: &str, examp
     }
 }
 
-/// Adds where a text stands that says no more than the name of its field does.
+/// Adds the places of texts that only repeat the name of their field.
 fn add_made_up(value: &Value, place: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -56,11 +56,11 @@ fn add_made_up(value: &Value, place: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Whether a command is accepted by an aggregate that has no events.
+/// Whether an aggregate without events accepts a command.
 fn taken(aggregate: &dyn AggregateType, id: &str, command: &str, body: &Value) -> bool {
     let Some(envelope) = envelope(aggregate, id, command, body) else { return false };
     let Ok(decoded) = aggregate.decode_command(&envelope) else { return false };
-    // One with partners is decided together with them, of which nothing is known.
+    // A command with partners is decided together with them, and nothing is known about them.
     if !aggregate.partners(id, &decoded).is_ok_and(|partners| partners.is_empty()) {
         return false;
     }

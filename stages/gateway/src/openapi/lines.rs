@@ -1,4 +1,4 @@
-//! The address that takes several commands, as lines.
+//! The address that accepts several commands, as lines.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::command_request::JSON_LINES;
 
-/// Headers that hold for every line.
+/// Headers that apply to every line.
 const PARAMETERS: [&str; 4] =
     ["Prefer", "Millstream-Correlation-Id", "Millstream-Causation-Id", "traceparent"];
 

@@ -1,4 +1,4 @@
-//! The path of live rows. Its answer goes on, so that tools which ask all addresses leave it out (`.ci/run http_contract`).
+//! The path of live rows. Its answer does not end, so tools that ask all addresses must leave it out (`.ci/run http_contract`).
 
 use serde_json::{Value, json};
 

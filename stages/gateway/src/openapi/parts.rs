@@ -1,11 +1,11 @@
-//! What commands and views share in the document: schemas of answers, parameters, headers.
+//! What commands and views share in the document: schemas of answers, parameters and headers.
 
 use serde_json::{Map, Value, json};
 
 use super::lines::{line, line_answer};
 use crate::config::Limits;
 
-/// An object with a member more.
+/// An object with an additional member.
 pub(super) fn with(mut object: Value, name: &str, member: Value) -> Value {
     if let Some(members) = object.as_object_mut() {
         members.insert(name.to_owned(), member);
@@ -28,12 +28,12 @@ pub(super) fn schema(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
 
-/// The client has the same already.
+/// The answer if the client already has the same.
 pub(super) fn not_modified() -> Value {
     json!({ "description": "As the client has it already", "headers": { "ETag": header("ETag") } })
 }
 
-/// The schemas of answers, but those of rows.
+/// The schemas of answers, except those of rows.
 pub(super) fn schemas() -> Map<String, Value> {
     Map::from_iter([
         ("Problem".to_owned(), problem()),
@@ -139,7 +139,7 @@ fn row_too_large() -> Value {
     })
 }
 
-/// Parameters that more than one address takes.
+/// Parameters of more than one address.
 pub(super) fn parameters(limits: &Limits) -> Value {
     let wait = format!(
         "`wait=<seconds>`: wait that long, at most {} seconds, for the outcome of a command or for the position of a query",
@@ -147,7 +147,7 @@ pub(super) fn parameters(limits: &Limits) -> Value {
     );
     let in_header = |name: &str, description: &str, schema: Value| json!({ "name": name, "in": "header", "description": description, "schema": schema });
     let in_query = |name: &str, description: &str, schema: Value| json!({ "name": name, "in": "query", "description": description, "schema": schema });
-    // An empty one counts as absent.
+    // An empty value counts as absent.
     let kept = || json!({ "type": "string", "pattern": "^[ -~]*$", "maxLength": 256 });
     let some_ascii = json!({ "type": "string", "pattern": "^[\\t -~]*[!-~][\\t -~]*$", "maxLength": 256 });
     json!({
@@ -175,7 +175,7 @@ pub(super) fn parameters(limits: &Limits) -> Value {
     })
 }
 
-/// Headers of answers. One that is required is there each time.
+/// Headers of answers. A required one is always present.
 pub(super) fn headers() -> Value {
     let always = |description: &str| json!({ "description": description, "required": true, "schema": { "type": "string" } });
     let maybe = |description: &str| json!({ "description": description, "schema": { "type": "string" } });

@@ -1,5 +1,5 @@
-//! The paths of configured queries. Which there are stands in files of the stage `sql` and changes while the gateway runs, so that one
-//! operation is for all of them: `GET /v1/queries` tells what each takes.
+//! The paths of configured queries. The queries are in files of the stage `sql` and change while the gateway runs, so one operation stands for
+//! all of them; `GET /v1/queries` tells what each query takes.
 
 use serde_json::{Map, Value, json};
 

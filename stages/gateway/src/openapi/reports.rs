@@ -1,4 +1,4 @@
-//! Two paths for each report: a row with its revisions and differences, and lists, as JSON and as CSV.
+//! Two paths for each report: a row with its revisions and differences, and lists, both as JSON and as CSV.
 
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,7 @@ use crate::config::KnownReport;
 
 /// Parameters of lists of rows.
 const LIST_PARAMETERS: [&str; 7] = ["prefix", "from", "to", "limit", "reverse", "cursor", "revision"];
-/// Parameters of a row; those of lists have a meaning where several revisions or lines are asked for.
+/// Parameters of a row. Those of lists have a meaning if several revisions or lines are wanted.
 const ROW_PARAMETERS: [&str; 5] = ["revision", "differences", "limit", "reverse", "cursor"];
 
 /// Adds all reports.

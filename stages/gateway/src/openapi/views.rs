@@ -58,7 +58,7 @@ fn operation(described: &Described<'_>, [context, view]: [&str; 2], door: Door, 
     })
 }
 
-/// The schema of a page of rows of one kind or another.
+/// The schema of a page of rows.
 pub(super) fn page_of(rows: &[Value]) -> Value {
     let kinds: Vec<Value> = rows.iter().cloned().chain([schema("RowTooLarge")]).collect();
     json!({
@@ -71,7 +71,7 @@ pub(super) fn page_of(rows: &[Value]) -> Value {
     })
 }
 
-/// The schema of a row. What a view of the application writes is its own affair, and declared nowhere.
+/// The schema of a row. What a view of the application writes is not declared anywhere.
 fn row(described: &Described<'_>, context: &str, view: &str) -> Value {
     let of_outcomes = described.parts.outcome_views.contains(view);
     let mut reports = described.parts.reports.values().filter(|report| report.context == context);

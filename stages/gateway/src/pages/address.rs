@@ -1,8 +1,8 @@
-//! How pages name each other. Keys and ids are the clients' to choose, so each is written as one part of a path. Pure.
+//! Makes links between pages. Clients choose keys and ids, so each is written as one part of a path. Pure.
 
 use std::fmt::Write as _;
 
-/// A path of parts, each of them encoded.
+/// A path made of parts, each of which is encoded.
 pub(super) fn path(parts: &[&str]) -> String {
     parts.iter().fold(String::new(), |mut path, part| {
         path.push('/');
@@ -11,7 +11,7 @@ pub(super) fn path(parts: &[&str]) -> String {
     })
 }
 
-/// A path whose last part is a key of a row, in which a slash stays one.
+/// A path whose last part is the key of a row, in which a slash stays a slash.
 pub(super) fn path_to_key(parts: &[&str], key: &str) -> String {
     let mut path = path(parts);
     for part in key.split('/') {
@@ -21,7 +21,7 @@ pub(super) fn path_to_key(parts: &[&str], key: &str) -> String {
     path
 }
 
-/// The same with parameters. Those that are empty are left out.
+/// The same with parameters. Empty ones are left out.
 pub(super) fn with(path: &str, parameters: &[(&str, &str)]) -> String {
     let given: Vec<_> = parameters.iter().filter(|(_, value)| !value.is_empty()).collect();
     match serde_urlencoded::to_string(&given) {

@@ -1,5 +1,5 @@
-//! `GET /aggregates/{context}/{aggregate}/{id}`: one aggregate: its row where a view has its name, what has happened to it, the newest first,
-//! its state as of a moment, and forms for all commands that the key grants. It is the page of an order, a till or whatever there is.
+//! `GET /aggregates/{context}/{aggregate}/{id}`: one aggregate: its row if a view has its name, its events with the newest first, its state as
+//! of a moment, and forms for all commands that the key grants. It is the page of an order or a till, for example.
 
 use askama::Template;
 use axum::{
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{openapi::commands::offered, problem::Problem};
 
-/// Events on a page.
+/// The number of events on a page.
 const EVENTS: &str = "25";
 
 #[derive(Template)]
@@ -41,10 +41,10 @@ struct AggregatePage<'a> {
     reached: String,
 }
 
-/// What has happened.
+/// The events.
 #[derive(Default)]
 struct History {
-    /// Why it is not shown.
+    /// Why they are not shown.
     why: String,
     events: Vec<Event>,
     first: String,
@@ -60,7 +60,7 @@ struct Event {
     fields: String,
 }
 
-/// Leads to the aggregate whose id was filled in.
+/// Leads to the aggregate whose id was entered.
 pub(super) async fn open(
     visit: Visit,
     parts: Result<Path<[String; 2]>, PathRejection>,
@@ -82,7 +82,7 @@ pub(super) async fn get(
     page_of(&visit, &context, &aggregate, &id).await
 }
 
-/// The page, at whichever address.
+/// The page, at any of its addresses.
 pub(super) async fn page_of(visit: &Visit, context: &str, name: &str, id: &str) -> Result<Response, Problem> {
     let aggregates = &visit.pages.commands.aggregates;
     let aggregate = aggregates.get(context, name).ok_or_else(|| {
@@ -124,7 +124,7 @@ pub(super) async fn page_of(visit: &Visit, context: &str, name: &str, id: &str) 
     page(StatusCode::OK, &aggregate_page)
 }
 
-/// An aggregate of which somebody may see and do nothing is not shown, not even that there is none.
+/// If somebody may neither see nor do anything with an aggregate, the page does not even show whether it exists.
 fn check_something_is_granted(
     row: Option<&Result<Answer, Refusal>>,
     past: &Result<Answer, Refusal>,
@@ -134,7 +134,7 @@ fn check_something_is_granted(
     let unavailable =
         |refusal: &Refusal| ![StatusCode::FORBIDDEN, StatusCode::NOT_FOUND].contains(&refusal.status);
     match (row, past) {
-        // What cannot be told now is not to look as if there were nothing.
+        // What cannot be read now must not look as if there were nothing.
         (Some(Err(refusal)), _) if unavailable(refusal) => Err(refusal.clone().into()),
         (row, Err(refusal)) if refused(refusal) && forms.is_empty() => match row {
             None => Err(refusal.clone().into()),
@@ -188,8 +188,8 @@ fn history(visit: &Visit, past: Result<Answer, Refusal>) -> History {
     }
 }
 
-/// Forms for all commands that the key grants to this aggregate. One that must say which version its sender has seen carries the newest that
-/// the page shows.
+/// Forms for all commands that the key grants for this aggregate. If a command must name the version that its sender has seen, the form
+/// contains the newest one on the page.
 fn forms(
     visit: &Visit,
     aggregate: &dyn AggregateType,

@@ -1,4 +1,4 @@
-//! What pages show, asked by the functions that answer the API: what a key may not read there, no page shows.
+//! Reads what pages show, through the functions that answer the API: what a key may not read there, no page shows.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::{
     problem::Problem, queries, reports,
 };
 
-/// How long a page waits for a position or an outcome before it says that it is not there yet.
+/// How long a page waits for a position or an outcome before it says that it has not been reached.
 const WAIT: HeaderValue = HeaderValue::from_static("wait=10");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
@@ -27,12 +27,12 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 #[derive(Debug, Clone, Default)]
 pub(super) struct Answer {
     pub(super) body: Bytes,
-    /// The position of what it shows.
+    /// The position of its content.
     pub(super) position: String,
 }
 
 impl Answer {
-    /// As a value that keeps the order of its fields.
+    /// The body as a value that keeps the order of its fields.
     pub(super) fn shown(&self) -> Shown {
         Shown::of(&self.body)
     }
@@ -44,7 +44,7 @@ pub(super) struct Refusal {
     pub(super) status: StatusCode,
     pub(super) code: String,
     pub(super) detail: String,
-    /// The parameter of a configured query that it is about; may be empty.
+    /// The parameter of a configured query that caused it; may be empty.
     pub(super) parameter: String,
 }
 
@@ -54,7 +54,7 @@ impl Refusal {
         Self { status, code: text("code"), detail: text("detail"), parameter: text("parameter") }
     }
 
-    /// What a body of `application/problem+json` says.
+    /// The content of an `application/problem+json` body.
     pub(super) fn of_body(status: StatusCode, body: &[u8]) -> Self {
         Self::of_json(status, &serde_json::from_slice(body).unwrap_or_default())
     }
@@ -75,13 +75,13 @@ impl From<Refusal> for Problem {
     }
 }
 
-/// A command as a form gives it.
+/// A command from a form.
 pub(super) struct Given<'a> {
     pub(super) address: [&'a str; 4],
     pub(super) body: String,
-    /// Under which a form that is sent twice takes effect once.
+    /// A name that lets a form take effect once, even if it is sent twice.
     pub(super) once: &'a str,
-    /// The version that the aggregate must have, where it has to be said.
+    /// The version that the aggregate must have, if it has to be given.
     pub(super) version: Option<u64>,
 }
 
@@ -91,7 +91,7 @@ impl Visit {
         self.row_with([context, view], key, self.question()?).await
     }
 
-    /// The same, as it is: no position is waited for.
+    /// The current row: no position is waited for.
     pub(super) async fn row_now(&self, view: [&str; 2], key: &str) -> Result<Answer, Refusal> {
         self.row_with(view, key, HeaderMap::new()).await
     }
@@ -192,7 +192,7 @@ impl Visit {
         read(answer).await
     }
 
-    /// What became of an own command, as `GET /v1/commands/{command-id}`.
+    /// The outcome of one's own command, as `GET /v1/commands/{command-id}`.
     pub(super) async fn command(&self, id: &str, position: &str) -> Result<Answer, Refusal> {
         let uri = uri(&address::with(&address::path(&["v1", "commands", id]), &[("position", position)]))?;
         let query = Query::try_from_uri(&uri);
@@ -231,7 +231,7 @@ impl Visit {
         Extension(self.principal.clone())
     }
 
-    /// The headers of a question: the position that the address names is waited for.
+    /// The headers of a request, which wait for the position in the address.
     fn question(&self) -> Result<HeaderMap, Problem> {
         let mut headers = HeaderMap::new();
         let position = self.parameter("position");

@@ -1,5 +1,5 @@
-//! Style, script and icon of the pages. Each has the hash of its content in its address, so that a browser keeps it for ever, and a new
-//! release has new addresses.
+//! Style, script and icon of the pages. Their addresses contain a hash of the content, so a browser keeps them for ever and a new release has
+//! new addresses.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::problem::Problem;
 const STYLE: &str = include_str!("../../templates/pages/pages.css");
 const SCRIPT: &str = include_str!("../../templates/pages/pages.js");
 const ICON: &str = include_str!("../../templates/pages/icon.svg");
-/// A year, which is the longest that a browser believes.
+/// A year, which is the longest time that browsers respect.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
 /// One of them.
@@ -55,7 +55,7 @@ impl Assets {
     }
 }
 
-/// `GET /assets/{name}`. They tell nothing, so no key is asked for.
+/// `GET /assets/{name}`. The files contain no data, so no key is required.
 pub(super) async fn get(
     State(pages): State<Arc<Pages>>,
     name: Result<Path<String>, PathRejection>,

@@ -1,15 +1,14 @@
-//! Charts as SVG, made here. They have no text of their own, so that they stay readable at any width: what they say stands beside them.
-//! Pure.
+//! Charts as SVG. They contain no text, so that they stay readable at any width; the text stands beside them. Pure.
 
 use std::fmt::Write as _;
 
 use super::value_text::escape;
 
-/// Height of a column chart in its own units; a value has ten across.
+/// The height of a column chart in its own units. Each value is ten units wide.
 const HEIGHT: u64 = 60;
 const WIDTH: u64 = 10;
 
-/// A bar of a table's cell, as wide as `value` is of `most`.
+/// A bar in a table's cell, whose width shows the share of `value` in `most`.
 pub(super) fn bar(value: i64, most: u64) -> String {
     let width = scaled(value.unsigned_abs(), most, 100);
     let class = if value < 0 { "other" } else { "mark" };
@@ -19,7 +18,7 @@ pub(super) fn bar(value: i64, most: u64) -> String {
     )
 }
 
-/// Columns, one for each value; what is not there leaves a gap. The last one, which the page is about, is stronger.
+/// One column for each value; a missing value leaves a gap. The last column, which the page is about, is emphasised.
 pub(super) fn columns(values: &[Option<i64>], says: &str) -> String {
     let known = || values.iter().flatten();
     let above = known().copied().max().unwrap_or_default().max(0).unsigned_abs();
@@ -50,7 +49,7 @@ pub(super) fn columns(values: &[Option<i64>], says: &str) -> String {
     svg
 }
 
-/// How full something is, of 1,000.
+/// How full something is, in thousandths.
 pub(super) fn meter(thousandths: u64) -> String {
     let width = thousandths.min(1_000);
     format!(
@@ -59,7 +58,7 @@ pub(super) fn meter(thousandths: u64) -> String {
     )
 }
 
-/// `value` of `most` in units of which `most` has `units`.
+/// `value` scaled so that `most` has `units`.
 fn scaled(value: u64, most: u64, units: u64) -> u64 {
     if most == 0 {
         return 0;

@@ -1,7 +1,7 @@
-//! `GET /commands/{context}/{aggregate}/{command}`: a form for any command; and `POST`, which sends it, waits for its outcome, and leads to the
-//! aggregate with the position of what has changed, so that the next page shows it.
+//! `GET /commands/{context}/{aggregate}/{command}`: a form for any command. `POST` sends it, waits for its outcome, and leads to the aggregate
+//! with the position of the change, so that the next page shows it.
 //!
-//! Each form has a name of its own, under which it is sent: sent twice, it takes effect once.
+//! Each form has a unique name, which becomes the idempotency key: sent twice, it takes effect once.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ use crate::{
     whole_number::whole_number,
 };
 
-/// Fields of a form that are none of the command.
+/// Fields of a form that are not fields of the command.
 const ID: &str = "aggregate-id";
 const ONCE: &str = "once";
 const VERSION: &str = "seen-version";
@@ -44,7 +44,7 @@ pub(super) struct CommandForm {
     pub(super) id: String,
     pub(super) id_says: String,
     pub(super) id_error: String,
-    /// Whether the id is to be filled in.
+    /// Whether the id has to be entered.
     pub(super) asks_id: bool,
     pub(super) once: String,
     pub(super) version: String,
@@ -52,7 +52,7 @@ pub(super) struct CommandForm {
 }
 
 impl CommandForm {
-    /// An empty form, of a command to the aggregate `id`.
+    /// An empty form for a command to the aggregate `id`.
     pub(super) fn new(
         pages: &Pages,
         aggregate: &dyn AggregateType,
@@ -76,7 +76,7 @@ impl CommandForm {
     }
 }
 
-/// How the ids of an aggregate are written: what it says to one that is not, without what is wrong with that.
+/// How the ids of an aggregate are written: its refusal of a wrong id, without the part about the wrong id.
 pub(super) fn id_hint(aggregate: &dyn AggregateType) -> String {
     let says = id_form(aggregate).unwrap_or_default();
     capital(says.rsplit_once("; ").map_or(says.as_str(), |(_, hint)| hint))
@@ -169,7 +169,7 @@ pub(super) async fn post(
             ];
             Ok(Redirect::to(&address::with(&to, &parameters)).into_response())
         }
-        // Whether it is stored is not known after such an answer: sent again from this form, it is the same command.
+        // After such an answer it is not known whether the command is stored. If this form is sent again, it is the same command.
         Err(refusal) if refusal.status.is_server_error() => {
             let again = |filled: &Filled, id_error: &str| {
                 let mut form = again(filled, id_error);
@@ -182,7 +182,7 @@ pub(super) async fn post(
     }
 }
 
-/// The form once more, with what was wrong where it belongs.
+/// The form again, with each error at the field that it is about.
 fn refused(
     known: &Known<'_>,
     again: impl Fn(&Filled, &str) -> CommandForm,
@@ -199,12 +199,12 @@ fn refused(
         filled.errors.insert(path, refusal.detail.clone());
     }
     let mut page = known.page(refusal.status, again(&filled, ""), Some(refusal))?;
-    // The audit log has it as it has a refused request.
+    // The audit log has it in the form of a refused request.
     page.extensions_mut().insert(code);
     Ok(page)
 }
 
-/// The field that a refusal is about, as far as its code or its sentence names one, and there is only one of it.
+/// The field that a refusal is about, if its code or sentence names exactly one field.
 fn named(fields: &[Field], refusal: &Refusal) -> Option<String> {
     let leaf = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
     let group = |path: String| path.split(".0.").next().map(str::to_owned);
@@ -220,7 +220,7 @@ fn named(fields: &[Field], refusal: &Refusal) -> Option<String> {
     found.cloned().and_then(group)
 }
 
-/// A command that there is, and that the key grants to some aggregate.
+/// An existing command that the key grants for some aggregate.
 struct Known<'a> {
     visit: &'a Visit,
     aggregate: &'a dyn AggregateType,

@@ -1,4 +1,4 @@
-//! `GET /contexts/{context}`: the views of a context, and what can be asked of its aggregates, as far as the key grants any of it.
+//! `GET /contexts/{context}`: the views of a context and the commands of its aggregates, as far as the key grants them.
 
 use askama::Template;
 use axum::{

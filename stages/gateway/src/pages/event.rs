@@ -1,5 +1,5 @@
-//! `GET /events/{sequence}`: a commit of EVENTS: what happened, to which aggregate, by which commands, and who sent them. Who may read the
-//! aggregate's history may read it.
+//! `GET /events/{sequence}`: a commit of EVENTS: what happened, to which aggregate, because of which commands, and who sent them. Whoever may
+//! read the aggregate's history may read it.
 
 use askama::Template;
 use axum::{

@@ -1,4 +1,4 @@
-//! `GET /export/{report}` and `GET /export/{report}/{date}/{key}`: what the API answers as CSV, for a browser to keep as a file.
+//! `GET /export/{report}` and `GET /export/{report}/{date}/{key}`: the API's CSV answer, which a browser saves as a file.
 
 use axum::{
     extract::{Path, rejection::PathRejection},
@@ -21,7 +21,7 @@ pub(super) async fn list(
     Ok(as_file(answer, &format!("{name}-{}", visit.parameter("prefix"))))
 }
 
-/// A row, or something of it.
+/// A row, its revisions or its differences.
 pub(super) async fn row(
     visit: Visit,
     parts: Result<Path<[String; 2]>, PathRejection>,
@@ -36,7 +36,7 @@ fn parameters(visit: &Visit) -> Vec<(&str, &str)> {
     all.map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
-/// The same, to be kept under a name.
+/// The same, as a file with a name.
 pub(super) fn as_file(mut answer: Response, name: &str) -> Response {
     let plain: String = name
         .chars()

@@ -1,8 +1,7 @@
-//! The page of a figure of a report: every posting that it is the sum of, with its event, its command and who sent that.
+//! The page of a figure of a report: every posting that it is the sum of, with its event, its command and the sender.
 //!
-//! The ledger keeps postings of corrections alone, so all of them are found as `millstream explain` does: the report is folded once more
-//! from its events, up to the position of the figure, and the row is watched. What an event's history says is shown where the key grants
-//! that history.
+//! The ledger only keeps postings of corrections, so all of them are found as `millstream explain` does: the report is folded again from its
+//! events, up to the position of the figure, and the row is watched. The content of an event's history is shown if the key grants that history.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -29,13 +28,13 @@ use super::{
 };
 use crate::problem::Problem;
 
-/// Most events that are folded for a page: some hundred milliseconds of reading.
+/// The most events that are folded for a page: some hundred milliseconds of reading.
 const FOLDED_MAX: u64 = 100_000;
-/// Most bytes of commits that are folded for a page.
+/// The most bytes of commits that are folded for a page.
 const FOLDED_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Bytes that are read at a time.
+/// How many bytes are read at a time.
 const READ_BYTES: usize = 1024 * 1024;
-/// Postings on a page, the newest first.
+/// The number of postings on a page, the newest first.
 const POSTINGS_MAX: usize = 500;
 
 #[derive(Template)]
@@ -55,15 +54,15 @@ struct FigurePage<'a> {
     chart: Option<Chart>,
     postings: Vec<Posting>,
     count: usize,
-    /// How many postings the key does not grant, and what they come to.
+    /// The number of postings that the key does not grant, and their sum.
     hidden: usize,
     hidden_sum: String,
     sum: String,
-    /// Why postings are not there.
+    /// Why there are no postings.
     missing: String,
 }
 
-/// What the postings of a figure come to, and the newest of those that may be shown, the oldest first.
+/// The sum of a figure's postings, and the newest of those that may be shown, the oldest first.
 #[derive(Default)]
 struct Postings {
     newest: VecDeque<Posting>,
@@ -102,7 +101,7 @@ pub(super) async fn page_of(asked: &Asked<'_>) -> Result<Response, Problem> {
     };
     let Postings { newest, count, sum, hidden, hidden_sum } = postings;
     let figure_page = FigurePage {
-        // It is not shown anew by itself: each time it is made, the whole report is folded.
+        // The page does not refresh itself, because each time it is made the whole report is folded.
         frame: Frame::new(asked.visit),
         name: asked.name,
         title: label(&asked.report.name),
@@ -128,7 +127,7 @@ pub(super) async fn page_of(asked: &Asked<'_>) -> Result<Response, Problem> {
 impl Asked<'_> {
     /// Adds what events have added to a figure.
     fn add(&self, column: &Column, changes: Vec<RowChange>, postings: &mut Postings) {
-        // A revision that is not the last ends with the event that sealed it.
+        // A revision that is not the last one ends with the event that sealed it.
         let end = self.value.get("sealed_position").and_then(Value::as_u64).filter(|sealed| *sealed > 0);
         let figure = |row: &Option<Vec<u8>>| {
             let row: Value =
@@ -218,7 +217,7 @@ impl Asked<'_> {
                     }
                 }
             }
-            // Both rows of each change are in memory for as long as a page is folded.
+            // Both rows of each change are in memory while a page is folded.
             self.add(column, folding.changes.take(), &mut postings);
             tokio::task::yield_now().await;
             next = match page.messages.last() {
@@ -229,7 +228,7 @@ impl Asked<'_> {
     }
 }
 
-/// A report on the way through its events.
+/// A report that is being folded.
 struct Folding {
     rows: FoldedRows,
     watched: WatchedProjection,
@@ -262,7 +261,7 @@ fn unreadable(detail: &str) -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "history-unreadable", detail)
 }
 
-/// Rows in memory, by table and key, for as long as a page is made.
+/// Rows in memory, by table and key, while a page is made.
 #[derive(Default)]
 struct FoldedRows(BTreeMap<String, BTreeMap<String, Vec<u8>>>);
 

@@ -1,7 +1,7 @@
-//! A form for a command of any application, made from the schema of its body; and the body, made from what was filled in.
+//! A form for a command of any application, made from the schema of its body; and the body, made from what was entered.
 //!
-//! A record in a body is a group of fields, a list of records a group for each, with a button for one more; what no control fits is
-//! written as JSON. What is left empty is not sent. Pure.
+//! A record in a body is a group of fields, and a list of records has a group for each, with a button to add one more. A value for which there
+//! is no control is entered as JSON. Empty fields are not sent. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::value_text::{escape, label};
 
-/// Most groups of a list that a form shows; longer lists are sent by programs.
+/// The most groups of a list that a form shows; programs can send longer lists.
 const GROUPS_MAX: usize = 100;
 
 /// A field of a body.
@@ -31,36 +31,36 @@ enum Control {
     Number,
     Check,
     Choice(Vec<String>),
-    /// Texts or numbers, one a line.
+    /// Several texts or numbers, one on each line.
     Lines(bool),
     Group(Vec<Field>),
     Groups(Vec<Field>),
     Json,
 }
 
-/// What a form is filled with, by the paths of fields, and what is wrong with it.
+/// The values of a form, by the paths of fields, and its errors.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Filled {
     pub(super) values: BTreeMap<String, String>,
     pub(super) errors: BTreeMap<String, String>,
-    /// A list that is to have one group more.
+    /// A list that gets one more group.
     pub(super) add: String,
 }
 
-/// The fields of a body with this schema, in the order of their type's fields as far as the schema keeps it.
+/// The fields of a body with this schema, in the order of their type's fields if the schema keeps it.
 pub(super) fn fields(schema: &Value) -> Vec<Field> {
     let field = |(name, schema, required): (&str, &Value, bool)| {
         let control = control(schema);
         Field { name: name.to_owned(), required, says: says(schema, &control), control }
     };
     let mut fields: Vec<Field> = fields_of_record(schema).into_iter().map(field).collect();
-    // What must be there comes first, and what is large comes last.
+    // Required fields come first, and large ones last.
     fields
         .sort_by_key(|field| (matches!(field.control, Control::Groups(_) | Control::Json), !field.required));
     fields
 }
 
-/// What a schema says, its null left out.
+/// The meaning of a schema, without its null.
 fn without_null(schema: &Value) -> &Value {
     let any = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array);
     let mut others =
@@ -106,7 +106,7 @@ fn control(schema: &Value) -> Control {
     }
 }
 
-/// What a person should know before filling in.
+/// Hints for entering a value.
 fn says(schema: &Value, control: &Control) -> String {
     let schema = without_null(schema);
     let number = |name: &str| {
@@ -125,7 +125,7 @@ fn says(schema: &Value, control: &Control) -> String {
     }
 }
 
-/// The names of all fields, those of groups too.
+/// The names of all fields, including those of groups.
 pub(super) fn paths(fields: &[Field]) -> BTreeSet<String> {
     fn add(fields: &[Field], prefix: &str, found: &mut BTreeSet<String>) {
         for field in fields {
@@ -143,7 +143,7 @@ pub(super) fn paths(fields: &[Field]) -> BTreeSet<String> {
     found
 }
 
-/// The controls of fields. `form` tells forms on one page apart.
+/// The controls of fields. `form` distinguishes several forms on one page.
 pub(super) fn html(fields: &[Field], form: &str, filled: &Filled) -> String {
     let mut writer = Writer { form, filled, out: String::new() };
     writer.fields(fields, "", true);
@@ -258,7 +258,7 @@ impl Writer<'_> {
     }
 }
 
-/// How many groups of a list are filled in.
+/// How many groups of a list contain values.
 fn groups_of(path: &str, values: &BTreeMap<String, String>) -> usize {
     let prefix = format!("{path}.");
     let below = values.range(prefix.clone()..).map_while(|(name, _)| name.strip_prefix(&prefix));
@@ -266,7 +266,7 @@ fn groups_of(path: &str, values: &BTreeMap<String, String>) -> usize {
     indexes.filter(|index| *index < GROUPS_MAX).max().map_or(0, |last| last + 1)
 }
 
-/// The body that was filled in. What is wrong with it is noted at its fields.
+/// The entered body. Errors are noted at their fields.
 pub(super) fn body(fields: &[Field], filled: &mut Filled) -> Value {
     record(fields, "", true, filled)
 }

@@ -1,8 +1,8 @@
-//! `GET /`: how far everything has come, from commands to rows, as a chain of streams and what reads them; and the way to all else.
+//! `GET /`: how far everything has come, from commands to rows, as a chain of streams and their readers, with links to all other pages.
 //!
-//! It is made of what the gateway may ask anyway: streams for their states, OUTCOMES for its last record, and each view for its position.
-//! Numbers of the whole system are shown to whoever may read the outcomes of everybody's commands. Deliberately absent: processes, which
-//! `millstream doctor` asks.
+//! It only uses what the gateway may read in any case: the states of streams, the last record of OUTCOMES, and the position of each view.
+//! Numbers of the whole system are shown to everybody who may read everybody's outcomes. Deliberately absent: processes, which `millstream
+//! doctor` checks.
 
 use std::time::Duration;
 
@@ -25,9 +25,9 @@ use super::{
 };
 use crate::{problem::Problem, views::ask_once};
 
-/// A view that has not answered by then does not answer.
+/// A view that has not answered within this time counts as not answering.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
-/// No key begins so: a question for such rows is answered with a position alone.
+/// No key has this prefix, so a query for such rows returns only a position.
 const NO_KEY: &str = "\u{10ffff}";
 
 #[derive(Template)]
@@ -36,7 +36,7 @@ struct Home<'a> {
     frame: Frame<'a>,
     pipeline: Option<Pipeline>,
     views: Vec<View<'a>>,
-    /// How many of them are as far as their stream.
+    /// How many of them have reached the end of their stream.
     current: usize,
 }
 
@@ -95,7 +95,7 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Problem> {
     page(StatusCode::OK, &Home { frame: Frame::new(&visit), pipeline, views, current })
 }
 
-/// Up to which position of COMMANDS everything is decided.
+/// The position up to which COMMANDS is decided.
 async fn decided(visit: &Visit) -> Option<u64> {
     let last = visit.pages.commands.broker.last(OUTCOMES, "out.>").await.ok()?;
     last.map_or(Some(0), |message| OutcomeRecord::from_stored(&message).ok().map(|record| record.through))
@@ -144,7 +144,7 @@ fn stream(state: Result<StreamState, String>) -> Stream {
     }
 }
 
-/// A number with a narrow space at every thousand.
+/// A number with a narrow space between thousands.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);

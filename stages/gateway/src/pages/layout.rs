@@ -1,4 +1,4 @@
-//! What all pages have around them: the way to the others, who is signed in, and how a refusal looks.
+//! The frame of all pages: links to other pages, the name of the user, and the look of a refusal.
 
 use askama::Template;
 use axum::{
@@ -11,11 +11,11 @@ use crate::{key_ring::Principal, problem::Problem};
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
-/// A way to another page.
+/// A link to another page.
 pub(super) struct Link {
     pub(super) to: String,
     pub(super) name: String,
-    /// Whether it is the page that is shown, or one below it.
+    /// Whether it leads to the current page or to one above it.
     pub(super) is_here: bool,
 }
 
@@ -25,27 +25,27 @@ pub(super) struct Links {
     pub(super) links: Vec<Link>,
 }
 
-/// What a layout is filled with.
+/// The content of a frame.
 pub(super) struct Frame<'a> {
     pub(super) pages: &'a Pages,
     pub(super) navigation: Vec<Links>,
-    /// Who is signed in, where somebody has to be.
+    /// The name of the user, if users have to sign in.
     pub(super) signed_in: Option<String>,
     pub(super) form_token: &'a str,
-    /// What is to be watched while the page is open, as parameters of `/v1/live`.
+    /// What to watch while the page is open, as parameters of `/v1/live`.
     pub(super) live: String,
-    /// The position of what the page shows.
+    /// The position of the page's content.
     pub(super) position: String,
 }
 
 impl<'a> Frame<'a> {
-    /// Of a page for somebody who was let in.
+    /// The frame for a user who was let in.
     pub(super) fn new(visit: &'a Visit) -> Self {
         let form_token = visit.form_token.0.as_str();
         Self::of(&visit.pages, Some(&visit.principal), form_token, &visit.path)
     }
 
-    /// Of a page for somebody who is not known.
+    /// The frame for an unknown user.
     pub(super) fn for_nobody(pages: &'a Pages, token: Option<&'a FormToken>) -> Self {
         Self::of(pages, None, token.map_or("", |token| token.0.as_str()), "")
     }
@@ -56,7 +56,7 @@ impl<'a> Frame<'a> {
         Self { pages, navigation, signed_in, form_token, live: String::new(), position: String::new() }
     }
 
-    /// The same, of a page that is shown anew when one of these changes. Each is `watch=…` or `list=…`, and its parts.
+    /// The same, for a page that refreshes when one of these changes. Each is `watch=…` or `list=…` with its parts.
     pub(super) fn watching(mut self, watched: &[(&str, String)], position: &str) -> Self {
         let watched: Vec<_> = watched.iter().map(|(kind, of)| (*kind, of.as_str())).collect();
         self.live = serde_urlencoded::to_string(watched).unwrap_or_default();
@@ -66,7 +66,7 @@ impl<'a> Frame<'a> {
 }
 
 impl Pages {
-    /// The ways that somebody may go.
+    /// The links that a user may follow.
     fn navigation(&self, principal: &Principal, path: &str) -> Vec<Links> {
         let link = |to: String, name: &str| {
             let below = path.strip_prefix(to.as_str()).is_some_and(|rest| rest.starts_with('/'));
@@ -148,7 +148,7 @@ pub(super) fn refused(
     answer.unwrap_or_else(|problem| problem.into_response())
 }
 
-/// A page that asks for its own address once more.
+/// A page that requests its own address again.
 pub(super) fn go_on(pages: &Pages) -> Response {
     let answer = page(StatusCode::OK, &GoOn { frame: Frame::for_nobody(pages, None) });
     answer.unwrap_or_else(|problem| problem.into_response())

@@ -1,4 +1,4 @@
-//! Who asks for a page, and for what.
+//! A request for a page: who asks, and for what.
 
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use crate::{
     problem::Problem,
 };
 
-/// Somebody who was let in, and the address that was asked for.
+/// A user who was let in, and the requested address.
 pub(super) struct Visit {
     pub(super) pages: Arc<Pages>,
     pub(super) principal: Principal,
     pub(super) admission: Admission,
-    /// What proves that a form is one of ours.
+    /// Proves that a form comes from one of these pages.
     pub(super) form_token: FormToken,
     pub(super) path: String,
     query: Vec<(String, String)>,
 }
 
 impl Visit {
-    /// A parameter; empty when it is not there.
+    /// A parameter; empty if it is absent.
     pub(super) fn parameter(&self, name: &str) -> &str {
         self.query.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value)
     }

@@ -15,7 +15,7 @@ use crate::{configured_queries::Offered, problem::Problem};
 struct Queries<'a> {
     frame: Frame<'a>,
     contexts: Vec<Context>,
-    /// Of which nobody tells any.
+    /// Contexts whose queries are unknown, because nobody answers.
     unanswered: String,
 }
 

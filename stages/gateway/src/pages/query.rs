@@ -1,5 +1,5 @@
-//! `GET /queries/{context}/{name}`: a form for a configured query, and its answer as a table; the same with `/csv` as a file. All state is in
-//! the address: a field that is empty is not given.
+//! `GET /queries/{context}/{name}`: a form for a configured query, and its answer as a table; with `/csv`, the answer as a file. All state is
+//! in the address; an empty field is not sent.
 
 use std::collections::BTreeSet;
 
@@ -38,7 +38,7 @@ struct QueryPage<'a> {
     title: &'a str,
     description: &'a str,
     fields: Vec<Field>,
-    /// Why there is no answer, and not for what a field has.
+    /// Why there is no answer, if the reason is not a field's value.
     refusal: Option<Refusal>,
     answer: Option<Shown>,
     csv: String,
@@ -53,7 +53,7 @@ struct Field {
     required: bool,
     says: String,
     error: String,
-    /// Those among which it is chosen; any value when empty.
+    /// The values to choose from; any value if empty.
     choices: Vec<Choice>,
 }
 
@@ -66,9 +66,9 @@ struct Choice {
 /// The answer.
 struct Shown {
     columns: Vec<Column>,
-    /// Markup of each cell, and whether it is a number's.
+    /// The markup of each cell, and whether it is a number.
     rows: Vec<Vec<(String, bool)>>,
-    /// How many rows there are where there were more.
+    /// The number of rows, if there were more.
     cut: String,
 }
 
@@ -204,7 +204,7 @@ fn shown(table: &Table) -> Shown {
     let row = |row: &Map<String, Value>| {
         let cells = table.columns.iter().zip(&columns).map(|(name, column)| {
             let text = table.text(row, name);
-            // A number is no time, whatever it looks like.
+            // A number is not a time, whatever it looks like.
             let markup = if column.is_number { None } else { time(&text) };
             (markup.unwrap_or_else(|| escape(&text)), column.is_number)
         });

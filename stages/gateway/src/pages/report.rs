@@ -1,5 +1,5 @@
-//! `GET /reports/{report}/{date}/{key}`: a row of any report: its figures, how they went on from day to day, its revisions, and by what a
-//! revision differs from the one before. With `figure` it is the page of that figure.
+//! `GET /reports/{report}/{date}/{key}`: a row of any report: its figures, their course from day to day, its revisions, and the differences
+//! between a revision and the one before. With `figure`, it is the page of that figure.
 
 use askama::Template;
 use axum::{
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{config::KnownReport, problem::Problem};
 
-/// Lines of differences on a page.
+/// The number of lines of differences on a page.
 const LINES: &str = "200";
 
 #[derive(Template)]
@@ -44,7 +44,7 @@ struct ReportRow<'a> {
     details: String,
 }
 
-/// What a revision says of itself.
+/// The ledger's fields of a revision.
 pub(super) struct Head {
     pub(super) status: String,
     pub(super) revision: u64,
@@ -84,7 +84,7 @@ struct DifferenceLine {
     cells: Vec<String>,
 }
 
-/// A row of a report that was asked for.
+/// The row of a report that was requested.
 pub(super) struct Asked<'a> {
     pub(super) visit: &'a Visit,
     pub(super) name: &'a str,
@@ -124,24 +124,24 @@ pub(super) async fn get(
 }
 
 impl Asked<'_> {
-    /// The address of this row, with other parameters.
+    /// The address of this row with other parameters.
     pub(super) fn to(&self, parameters: &[(&str, &str)]) -> String {
         address::with(&address::path_to_key(&["reports", self.name], self.place), parameters)
     }
 
-    /// What is watched while the page is open.
+    /// What to watch while the page is open.
     pub(super) fn watched(&self) -> [(&'static str, String); 1] {
         [("watch", format!("{}/{}/{}", self.report.context, self.report.name, self.place))]
     }
 
-    /// A figure as a person reads it.
+    /// A figure in a readable form.
     pub(super) fn written(&self, column: &Column, units: i64) -> String {
         let currency = self.value.get(CURRENCY_COLUMN).cloned().unwrap_or_default();
         let row = json!({ column.name: units, CURRENCY_COLUMN: currency });
         report_table::cells(&row, &[*column]).pop().unwrap_or_default()
     }
 
-    /// What an amount is in.
+    /// The unit of an amount.
     pub(super) fn unit(&self, column: &Column) -> String {
         let currency = self.value.get(CURRENCY_COLUMN).and_then(Value::as_str);
         currency.filter(|_| column.kind == ColumnKind::Amount).unwrap_or_default().to_owned()
@@ -206,7 +206,7 @@ impl Asked<'_> {
         self.report.columns.iter().filter(|column| column.is_figure()).map(tile).collect()
     }
 
-    /// All revisions, the newest first; none where the key does not grant them.
+    /// All revisions, the newest first; none if the key does not grant them.
     async fn revisions(&self, chosen: Option<&Column>, shown: u64) -> Vec<RevisionLine> {
         let asked = [("revision", "all"), ("reverse", "true"), ("limit", LINES)];
         let Ok(answer) =
@@ -283,7 +283,7 @@ impl Asked<'_> {
         })
     }
 
-    /// What the ledger says of the revision.
+    /// The ledger's own fields of the revision.
     fn details(&self) -> String {
         let shown = self.answer.shown();
         let named = |name: &str| !self.report.columns.iter().any(|column| column.name == name);

@@ -1,6 +1,6 @@
-//! `GET /reports/{report}`: a business date of any report, its rows with a bar for one figure. Without `date` it is the newest date.
+//! `GET /reports/{report}`: a business date of any report: its rows, with a bar for one figure. Without `date`, it is the newest date.
 //!
-//! A key that grants single rows of a report sees a form that leads to them.
+//! A user whose key only grants single rows of a report sees a form that leads to them.
 
 use askama::Template;
 use axum::{
@@ -22,11 +22,11 @@ use super::{
 };
 use crate::{config::KnownReport, problem::Problem};
 
-/// Rows that are looked through for the newest dates.
+/// How many rows are searched for the newest dates.
 const NEWEST_ROWS: &str = "500";
-/// Dates that a page offers.
+/// How many dates a page offers.
 const DATES_MAX: usize = 8;
-/// Rows of a date on a page.
+/// The number of a date's rows on a page.
 const ROWS: &str = "100";
 
 #[derive(Template)]
@@ -43,7 +43,7 @@ struct ReportList<'a> {
     export: String,
     first: String,
     next: String,
-    /// Whether the key grants no list.
+    /// Whether the key does not grant a list.
     only_rows: bool,
 }
 
@@ -71,7 +71,7 @@ struct Cell {
     bar: Option<String>,
 }
 
-/// Columns that stand in the head of the page or of the line.
+/// Columns that are shown in the head of the page or of the line.
 const NOT_IN_TABLE: [&str; 2] = ["status", "business_date"];
 
 /// The page.
@@ -142,7 +142,7 @@ pub(super) async fn get(
     page(StatusCode::OK, &list)
 }
 
-/// The figure that bars and charts show: the one that is asked for, else the last amount, else the first figure.
+/// The figure of bars and charts: the requested one or else the last amount or else the first figure.
 pub(super) fn chosen_figure(report: &KnownReport, asked: &str) -> Option<&'static Column> {
     let mut figures = report.columns.iter().filter(|column| column.is_figure());
     let asked = figures.clone().find(|column| column.name == asked);
@@ -167,7 +167,7 @@ struct OfDate {
     position: String,
 }
 
-/// The columns of a table: none that says the same as the keys of all its rows.
+/// The columns of a table, without those that only repeat the keys of its rows.
 fn in_table(report: &KnownReport, rows: &[Value], prefix: &str) -> Vec<Column> {
     let says_the_key = |column: &Column| {
         let mut rows = rows.iter();
@@ -222,7 +222,7 @@ async fn rows_of(
     Ok(OfDate { columns, rows, totals, cursor, position: answer.position })
 }
 
-/// The sums of figures, of amounts only where all rows are in one currency.
+/// The sums of figures. Amounts only have a sum if all rows are in one currency.
 fn totals(columns: &[Column], values: &[&Value]) -> Vec<(String, bool)> {
     let currency = values.first().and_then(|value| value.get(CURRENCY_COLUMN)).cloned().unwrap_or_default();
     let is_one = values.iter().all(|value| value.get(CURRENCY_COLUMN).unwrap_or(&Value::Null) == &currency);

@@ -1,4 +1,4 @@
-//! `GET /views/{context}/{view}/{key}`: a row of any view, with all its parts. Where the view has the name of an aggregate, it is that
+//! `GET /views/{context}/{view}/{key}`: a row of any view, with all its parts. If the view has the name of an aggregate, this is the
 //! aggregate's page.
 
 use askama::Template;

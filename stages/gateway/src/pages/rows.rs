@@ -1,4 +1,4 @@
-//! `GET /views/{context}/{view}`: a page of rows of any view, with the parameters of lists. A row's parts stand on its own page.
+//! `GET /views/{context}/{view}`: a page of rows of any view, with the parameters of lists. Each row's parts are on its own page.
 
 use askama::Template;
 use axum::{
@@ -15,11 +15,11 @@ use super::{
 };
 use crate::problem::Problem;
 
-/// Rows on a page: what a person looks through.
+/// The number of rows on a page: as many as a person looks through.
 const ROWS: &str = "50";
-/// Columns of a table besides the key: as many as a wide screen shows.
+/// The number of columns besides the key: as many as a wide screen shows.
 const COLUMNS_MAX: usize = 8;
-/// Parameters that a link to the next page keeps.
+/// The parameters that a link to the next page keeps.
 const KEPT: [&str; 4] = ["prefix", "from", "to", "reverse"];
 
 #[derive(Template)]
@@ -51,7 +51,7 @@ pub(super) struct Column {
 pub(super) struct Line {
     pub(super) key: String,
     pub(super) to: String,
-    /// Markup of each cell, and whether it is a number's.
+    /// The markup of each cell, and whether it is a number.
     pub(super) cells: Vec<(String, bool)>,
 }
 
@@ -66,7 +66,7 @@ pub(super) async fn get(
         && let Some(first) = visit.principal.first_prefix(&context, &view)
         && prefix.is_empty()
     {
-        // A key that grants a part of the view leads to that part.
+        // A key that grants only a part of the view leads to that part.
         let to = address::with(&visit.path, &[("prefix", first)]);
         return Ok(Redirect::to(&to).into_response());
     }
@@ -103,7 +103,7 @@ pub(super) async fn get(
     page(StatusCode::OK, &rows)
 }
 
-/// Rows of a view as a table: their plain fields, as many as there is place for.
+/// Rows of a view as a table: their plain fields, as many as there is room for.
 pub(super) fn table(place: &[&str], rows: &[Shown]) -> Table {
     let mut names: Vec<&str> = Vec::new();
     let values: Vec<&Shown> = rows.iter().filter_map(|row| row.field("value")).collect();

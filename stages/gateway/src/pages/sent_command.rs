@@ -1,5 +1,5 @@
-//! `GET /sent/{command-id}`: a command that was sent: what became of it, and what it said. Its own sender may see it, and whoever may read
-//! the row of its outcome; what it said, also whoever may read the history of its aggregate.
+//! `GET /sent/{command-id}`: a command that was sent: its outcome and its content. The sender may see it, and so may everybody who may read the
+//! row of its outcome. Its content may also be seen by everybody who may read the history of its aggregate.
 
 use askama::Template;
 use axum::{
@@ -26,7 +26,7 @@ struct Sent<'a> {
     frame: Frame<'a>,
     id: &'a str,
     outcome: String,
-    /// What became of it.
+    /// Its outcome.
     row: String,
     said: Option<Said>,
     again: String,
@@ -49,7 +49,7 @@ pub(super) async fn get(visit: Visit, id: Result<Path<String>, PathRejection>) -
     let own = visit.command(&id, position).await;
     let is_own = own.is_ok();
     let outcome: Result<Answer, Refusal> = match own {
-        // Of a command that somebody else has sent, whoever may read the outcomes of its context may read this one.
+        // The outcome of somebody else's command may be read by everybody who may read the outcomes of its context.
         Err(refusal)
             if [StatusCode::FORBIDDEN, StatusCode::NOT_FOUND].contains(&refusal.status)
                 && !context.is_empty() =>
@@ -62,7 +62,7 @@ pub(super) async fn get(visit: Visit, id: Result<Path<String>, PathRejection>) -
     let said = stored.and_then(|message| said(&visit, &message, is_own));
     let shown = match (&outcome, &said) {
         (Ok(answer), _) => answer.shown(),
-        // Who may read what it said may see that, whatever became of it.
+        // Whoever may read the content may see it, whatever the outcome.
         (Err(_), Some(_)) => Shown::default(),
         (Err(refusal), None) => return Err(refusal.clone().into()),
     };
@@ -78,7 +78,7 @@ pub(super) async fn get(visit: Visit, id: Result<Path<String>, PathRejection>) -
     page(StatusCode::OK, &sent)
 }
 
-/// The command as COMMANDS has it, if it is at that position.
+/// The command in COMMANDS, if it is at that position.
 async fn stored(visit: &Visit, id: &str, position: &str) -> Result<Option<StoredMessage>, Problem> {
     let Some(position) = whole_number::<u64>(position).filter(|position| *position > 0) else {
         return Ok(None);

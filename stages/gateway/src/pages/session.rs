@@ -1,8 +1,8 @@
-//! How a browser is somebody: by a cookie with the key, which this door turns into the header that the API takes. Nothing is kept here, so
-//! any replica knows who comes, and a key that is revoked or expires ends what was begun with it.
+//! How a browser identifies its user: by a cookie with the key, which this module turns into the header that the API expects. Nothing is stored
+//! here, so any replica knows the user. A key that is revoked or expires also ends the session.
 //!
-//! A form of ours is told from one of somebody else by two things: what the browser says of the page that sent it, and a token made from a
-//! cookie that no other page can read.
+//! Two things show that a form comes from one of these pages: what the browser says about the page that sent it, and a token made from a cookie
+//! that no other page can read.
 
 use std::sync::Arc;
 
@@ -20,27 +20,27 @@ use crate::{command_request, guard, key_ring::Principal, problem::Problem};
 
 /// The cookie with the key.
 const KEY_COOKIE: &str = "millstream-key";
-/// The cookie from which tokens of forms are made.
+/// The cookie from which the tokens of forms are made.
 const FORM_COOKIE: &str = "millstream-form";
-/// The field of a form that has its token.
+/// The field of a form that contains its token.
 pub(super) const TOKEN_FIELD: &str = "form-token";
 /// How long a browser keeps the key: a working day.
 const SIGNED_IN_SECONDS: u32 = 12 * 60 * 60;
 /// The longest key or token that browsers keep.
 const KEY_BYTES_MAX: usize = 3_800;
-/// Most fields of a form.
+/// The most fields of a form.
 const FIELDS_MAX: usize = 2_000;
-/// What keeps tokens of forms apart from all else that is hashed.
+/// Separates the tokens of forms from everything else that is hashed.
 const TOKEN_PURPOSE: &str = "millstream 2026 token of a form of the pages";
-/// What a page may do: its own style, its own script, which asks this gateway alone, and forms that are sent here.
+/// What a page may do: use its own style and its own script, which connects only to this gateway, and send forms to it.
 const SECURITY_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; \
      frame-ancestors 'none'",
 );
-/// Most bytes of a problem that is shown as a page.
+/// The most bytes of a problem that is shown as a page.
 const PROBLEM_BYTES_MAX: usize = 64 * 1024;
 
-/// What a form must carry to be one of ours.
+/// What a form must contain to be accepted.
 #[derive(Debug, Clone)]
 pub(super) struct FormToken(pub(super) String);
 
@@ -89,7 +89,7 @@ pub(crate) async fn around(State(pages): State<Arc<Pages>>, mut request: Request
     response
 }
 
-/// What is left of a request when its answer is there.
+/// The parts of a request that are needed when its answer is ready.
 struct Asked {
     is_question: bool,
     address: String,
@@ -97,7 +97,7 @@ struct Asked {
     token: FormToken,
 }
 
-/// A refusal as a page, or the way to sign in; any other answer as it is.
+/// A refusal becomes a page, or leads to the sign-in page; any other answer is left as it is.
 async fn dressed(pages: &Pages, asked: &Asked, response: Response) -> Response {
     let is_problem =
         response.headers().get(header::CONTENT_TYPE).is_some_and(|found| found == "application/problem+json");
@@ -122,7 +122,7 @@ async fn dressed(pages: &Pages, asked: &Asked, response: Response) -> Response {
     page
 }
 
-/// Lets a refusal behind the door say who was refused.
+/// Lets a refusal further inside say who was refused.
 pub(super) async fn tell_who(request: Request, next: Next) -> Response {
     let principal = request.extensions().get::<Principal>().cloned();
     let mut response = next.run(request).await;
@@ -135,7 +135,7 @@ pub(super) async fn tell_who(request: Request, next: Next) -> Response {
 fn with_policy(pages: &Pages, mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, SECURITY_POLICY);
-    // Without any referrer a browser keeps to itself which page sends a form (Fetch, "append a request `Origin` header").
+    // Without any referrer, a browser does not reveal which page sends a form (Fetch, "append a request `Origin` header").
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     if pages.guard.with_tls() {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, guard::WITH_TLS_ALONE);
@@ -143,7 +143,8 @@ fn with_policy(pages: &Pages, mut response: Response) -> Response {
     guard::with_headers(response)
 }
 
-/// Whether a link of another site led here: the browser has kept the cookies back, and sends them once the page asks again by itself.
+/// Whether a link on another site led here. The browser has then withheld the cookies, and sends them once the page requests its own address
+/// again.
 fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
     let is = |name: &str, wanted: &[&str]| {
         headers.get(name).and_then(|value| value.to_str().ok()).is_some_and(|value| wanted.contains(&value))
@@ -151,7 +152,7 @@ fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
     is("sec-fetch-site", &["cross-site", "same-site"]) && is("sec-fetch-mode", &["navigate"])
 }
 
-/// Whether what a browser says of the page that has sent a request does not speak against it being one of ours.
+/// Whether what the browser says about the sending page allows that it is one of these pages.
 pub(crate) fn is_of_ours(headers: &HeaderMap) -> bool {
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(site) = headers.get("sec-fetch-site") {
@@ -166,7 +167,7 @@ pub(crate) fn is_of_ours(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Whether the browser speaks TLS, with us or with what stands in front: the origin that it names says so.
+/// Whether the browser uses TLS, with the gateway or with a proxy in front. The origin that it sends shows it.
 fn is_secure(pages: &Pages, headers: &HeaderMap) -> bool {
     pages.guard.with_tls()
         || headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"))
@@ -178,13 +179,13 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     all.find(|(found, value)| *found == name && !value.is_empty()).map(|(_, value)| value)
 }
 
-/// Gives the browser the key, for a working day.
+/// Gives the key to the browser, for a working day.
 pub(super) fn keep_key(pages: &Pages, response: &mut Response, key: &str, headers: &HeaderMap) {
     let pair = format!("{KEY_COOKIE}={key}; Max-Age={SIGNED_IN_SECONDS}");
     add_cookie(response, &pair, is_secure(pages, headers));
 }
 
-/// Takes the key from the browser.
+/// Removes the key from the browser.
 pub(super) fn forget_key(pages: &Pages, response: &mut Response, headers: &HeaderMap) {
     add_cookie(response, &format!("{KEY_COOKIE}=; Max-Age=0"), is_secure(pages, headers));
 }
@@ -197,20 +198,20 @@ fn add_cookie(response: &mut Response, pair: &str, is_secure: bool) {
     }
 }
 
-/// Whether a token is too long for a browser to keep: 4,096 bytes with the cookie's name and attributes (RFC 6265, 6.1).
+/// Whether a token is too long for a cookie: 4,096 bytes with the cookie's name and attributes (RFC 6265, 6.1).
 pub(super) fn is_too_long(key: &str) -> bool {
     key.len() > KEY_BYTES_MAX
 }
 
-/// Whether a key can stand in a cookie.
+/// Whether a key may be the value of a cookie.
 pub(super) fn fits_a_cookie(key: &str) -> bool {
     !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~+/=:".contains(&byte))
 }
 
-/// The fields of a form that was sent from one of our pages.
+/// The fields of a form that was sent from one of these pages.
 ///
 /// # Errors
-/// A [`Problem`] when it is too large, too slow, or none of ours.
+/// A [`Problem`] when it is too large, too slow, or from another page.
 pub(super) async fn posted(pages: &Pages, request: Request) -> Result<Vec<(String, String)>, Problem> {
     let commands = &pages.commands;
     let (parts, body) = request.into_parts();
@@ -229,7 +230,7 @@ pub(super) async fn posted(pages: &Pages, request: Request) -> Result<Vec<(Strin
         return Err(Problem::malformed("body-malformed", format!("a form has at most {FIELDS_MAX} fields")));
     }
     let given = fields.iter().find(|(name, _)| name == TOKEN_FIELD).map(|(_, value)| value.as_str());
-    // Compared as hashes, whose comparison takes as long whatever they are.
+    // Hashes are compared, which takes the same time whatever they are.
     let same = |given: &str| blake3::hash(given.as_bytes()) == blake3::hash(token.0.as_bytes());
     if given.is_some_and(same) { Ok(fields) } else { Err(not_ours()) }
 }

@@ -1,4 +1,4 @@
-//! `GET /sign-in`, `POST /sign-in` and `POST /sign-out`: a key for a cookie, and back.
+//! `GET /sign-in`, `POST /sign-in` and `POST /sign-out`: exchanges a key for a cookie, and removes the cookie.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ pub(super) async fn get(State(pages): State<Arc<Pages>>, request: Request) -> Re
     form(&pages, request.extensions().get(), field(&query, "next"), why, StatusCode::OK)
 }
 
-/// Signs in.
+/// Signs the user in.
 pub(super) async fn post(State(pages): State<Arc<Pages>>, request: Request) -> Result<Response, Problem> {
     let (headers, token) = (request.headers().clone(), request.extensions().get::<FormToken>().cloned());
     let fields = session::posted(&pages, request).await?;
@@ -70,14 +70,14 @@ pub(super) async fn post(State(pages): State<Arc<Pages>>, request: Request) -> R
                 "This key is unknown, was revoked, or its time is over."
             };
             let mut page = form(&pages, token.as_ref(), next, why, status)?;
-            // The audit log has it as it has a refused request.
+            // The audit log has it in the form of a refused request.
             page.extensions_mut().insert(Code(code.to_owned().into()));
             Ok(page)
         }
     }
 }
 
-/// Signs out.
+/// Signs the user out.
 pub(super) async fn leave(
     State(pages): State<Arc<Pages>>,
     headers: HeaderMap,
@@ -100,10 +100,10 @@ fn form(
     page(status, &SignIn { frame, next: own_address(next), why, is_wrong: status != StatusCode::OK })
 }
 
-/// A place on this gateway: whoever sends a link chooses no other site.
+/// An address on this gateway. A link must not be able to lead to another site.
 fn own_address(next: &str) -> &str {
     let is_own = next.starts_with('/') && !next.starts_with("//");
-    // Browsers take a backslash for a slash, and leave line breaks and tabs out.
+    // Browsers treat a backslash like a slash, and ignore line breaks and tabs.
     let is_own = is_own && !next.contains(|character: char| character == '\\' || character.is_control());
     if is_own { next } else { "/" }
 }

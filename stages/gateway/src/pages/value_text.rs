@@ -1,4 +1,4 @@
-//! Values of rows, events and commands as people read them. Fields keep the order in which they were written. Pure.
+//! Values of rows, events and commands in a readable form. Fields keep the order in which they were written. Pure.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ pub(super) enum Shown {
 }
 
 impl Shown {
-    /// Of bytes of JSON; what is none is shown as text.
+    /// The value of JSON bytes. Anything else is shown as text.
     pub(super) fn of(json: &[u8]) -> Self {
         serde_json::from_slice(json)
             .unwrap_or_else(|_| Self::Text(String::from_utf8_lossy(json).into_owned()))
@@ -48,7 +48,7 @@ impl Shown {
         }
     }
 
-    /// A field's text; empty when it has none.
+    /// A field's text; empty if it has none.
     pub(super) fn text(&self, name: &str) -> String {
         self.field(name).map(Self::plain).unwrap_or_default()
     }
@@ -63,7 +63,7 @@ impl Shown {
         matches!(self, Self::Number(_))
     }
 
-    /// In one line, without markup.
+    /// The value in one line, without markup.
     pub(super) fn plain(&self) -> String {
         match self {
             Self::Nothing => String::new(),
@@ -82,12 +82,12 @@ impl Shown {
         }
     }
 
-    /// As markup: records as lists of terms, lists of records as tables.
+    /// The value as markup: records become lists of terms, and lists of records become tables.
     pub(super) fn html(&self) -> String {
         self.html_of("Entries")
     }
 
-    /// The same, as the value of something that has a name.
+    /// The same, as the value of something with a name.
     fn html_of(&self, name: &str) -> String {
         match self {
             Self::Nothing => "<span class=\"quiet\">none</span>".to_owned(),
@@ -99,7 +99,7 @@ impl Shown {
             Self::List(items) if items.iter().all(|item| !item.fields().is_empty()) => {
                 let is_deep = items.iter().flat_map(Self::fields).any(|(_, value)| !value.is_plain());
                 let table = table(items, name);
-                // What has parts of its own would make the page long and the rest hard to find.
+                // A value with parts of its own would make the page long and the rest hard to find.
                 if is_deep {
                     format!("<details><summary>{}</summary>{table}</details>", self.plain())
                 } else {
@@ -117,12 +117,12 @@ impl Shown {
     }
 }
 
-/// Names of fields as people read them.
+/// Names of fields in a readable form.
 pub(super) fn label(name: &str) -> String {
     capital(&name.replace(['_', '-'], " "))
 }
 
-/// A text that begins with a capital letter.
+/// A text with a capital first letter.
 pub(super) fn capital(text: &str) -> String {
     let mut text = text.to_owned();
     if let Some(first) = text.get_mut(..1) {
@@ -131,14 +131,14 @@ pub(super) fn capital(text: &str) -> String {
     text
 }
 
-/// A time as a person reads it, in UTC; nothing else.
+/// A time in a readable form, in UTC; `None` for anything else.
 pub(super) fn time(text: &str) -> Option<String> {
     let at: Timestamp = text.parse().ok()?;
     let shown = at.strftime("%Y-%m-%d %H:%M:%S");
     Some(format!("<time datetime=\"{at}\">{shown} UTC</time>"))
 }
 
-/// Text that is markup nowhere.
+/// Text without any markup.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

@@ -8,16 +8,16 @@ use millstream_contract::token_issuer::TokenAlgorithm;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Most keys of an issuer. Some tens would be many.
+/// The most keys of an issuer. Even some tens would be many.
 const KEYS_MAX: usize = 256;
 
-/// Why there are no keys in a text.
+/// Why a text gives no keys.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeySetError {
-    /// It is no set.
+    /// It is not a JWK set.
     #[error("it is no JWK set")]
     Form(#[source] serde_json::Error),
-    /// It has no key that is good for anything here.
+    /// None of its keys can be used here.
     #[error("it has no key for RS256, ES256 or EdDSA")]
     NoKeys,
     /// It has too many.
@@ -37,22 +37,22 @@ struct Key {
     key: DecodingKey,
 }
 
-/// Keys with which signatures can be looked at.
+/// Keys with which signatures can be checked.
 #[derive(Debug)]
 pub(crate) struct KeySet(Vec<Key>);
 
-/// The key for a token.
+/// The result of looking for a token's key.
 #[derive(Debug)]
 pub(crate) enum Chosen<'a> {
     Key(&'a DecodingKey),
-    /// There is such a key, which signs with something else.
+    /// There is such a key, but for a different algorithm.
     OfAnotherAlgorithm,
-    /// There is none, or it is not clear which.
+    /// There is no such key, or it is not clear which one is meant.
     Unknown,
 }
 
 impl KeySet {
-    /// Reads a set. Keys that are of no use here, such as those for encryption, are left out.
+    /// Reads a set. Keys that cannot be used here, such as those for encryption, are left out.
     pub(crate) fn read(text: &[u8]) -> Result<Self, KeySetError> {
         let Set { keys } = serde_json::from_slice(text).map_err(KeySetError::Form)?;
         if keys.len() > KEYS_MAX {
@@ -62,7 +62,7 @@ impl KeySet {
         if keys.is_empty() { Err(KeySetError::NoKeys) } else { Ok(Self(keys)) }
     }
 
-    /// The key of that id. Without one there has to be exactly one key that it could be.
+    /// The key with that id. Without an id, there must be exactly one candidate.
     pub(crate) fn choose(&self, id: Option<&str>, algorithm: TokenAlgorithm) -> Chosen<'_> {
         let named = |key: &&Key| id.is_none_or(|id| key.id.as_deref() == Some(id));
         let mut fitting = self.0.iter().filter(named).filter(|key| key.algorithm == algorithm);

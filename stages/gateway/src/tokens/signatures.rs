@@ -1,6 +1,6 @@
-//! The signatures of tokens, looked at with the cryptography that TLS uses here too, so that there is one of them in the program.
+//! The signatures of tokens. They are checked with the same cryptography library as TLS, so that the program contains only one.
 //!
-//! Deliberately absent: signing, and every algorithm that no issuer may have.
+//! Deliberately absent: signing, and every algorithm that issuers may not use.
 
 use jsonwebtoken::{
     Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind,
@@ -25,7 +25,7 @@ static PROVIDER: CryptoProvider = CryptoProvider {
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// Has tokens looked at in this way. Another one that was chosen before in this process knows the same algorithms.
+/// Installs this way of checking tokens. If another one was installed before in this process, it knows the same algorithms.
 pub(super) fn install() {
     if CryptoProvider::install_default(&PROVIDER).is_err() {
         tracing::debug!("the signatures of tokens are looked at as was chosen before");

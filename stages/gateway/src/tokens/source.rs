@@ -1,5 +1,5 @@
-//! Where the keys of an issuer come from, and when they are fetched: at the start, again and again, and when a token names a key that
-//! is not known, but never more often than once in a pause. What cannot be fetched leaves the keys as they are, and is told.
+//! Fetches the keys of an issuer: at the start, regularly, and when a token names an unknown key, but never more often than once in a minimum
+//! pause. If fetching fails, the keys stay as they are, and the failure is logged.
 //!
 //! Deliberately absent: redirections, which would lead elsewhere than the operator has written, and proxies.
 
@@ -23,21 +23,21 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::key_set::{KeySet, KeySetError};
 
-/// Largest set of keys; a key with a chain of certificates has some kilobytes.
+/// The largest key set. A key with a chain of certificates has some kilobytes.
 const BYTES_MAX: usize = 256 * 1024;
 /// How long an issuer may take to answer.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a file is looked at.
+/// How often a file is checked.
 const FILE_INTERVAL: Duration = Duration::from_secs(1);
-/// Requests that wait for keys at a time: a flood of tokens with unknown keys takes no more places than that.
+/// The number of requests that may wait for keys at a time. A flood of tokens with unknown keys takes no more places than that.
 const WAITING_MAX: usize = 64;
 
 /// How often keys are fetched.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Refresh {
-    /// When nothing asks for them.
+    /// The interval without a special reason.
     pub(crate) every: Duration,
-    /// The shortest time between two, whatever asks for them.
+    /// The shortest time between two fetches, whatever the reason.
     pub(crate) pause: Duration,
 }
 
@@ -90,7 +90,7 @@ impl Place {
     }
 }
 
-/// How the last attempt went.
+/// The result of the last attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Attempts {
     ended: u64,
@@ -107,11 +107,11 @@ struct Shared {
     attempts: watch::Sender<Attempts>,
     wanted: Notify,
     waiting: Semaphore,
-    /// What was wrong, and told.
+    /// The last logged problem.
     trouble: Mutex<String>,
 }
 
-/// The keys of one issuer, which are fetched until it is dropped.
+/// The keys of one issuer, which are fetched until this is dropped.
 #[derive(Debug)]
 pub(crate) struct KeySource {
     shared: Arc<Shared>,
@@ -119,7 +119,7 @@ pub(crate) struct KeySource {
 }
 
 impl KeySource {
-    /// Begins to fetch them. `changed` is called whenever they are others.
+    /// Begins to fetch the keys. `changed` is called whenever they have changed.
     pub(crate) fn start(
         table: &TokenIssuer,
         refresh: Refresh,
@@ -148,12 +148,12 @@ impl KeySource {
         self.shared.name == table.name && self.shared.place == Place::of(table)
     }
 
-    /// The keys, as they were fetched last; none before the first time.
+    /// The keys as they were fetched last; `None` before the first time.
     pub(crate) fn keys(&self) -> Option<Arc<KeySet>> {
         self.shared.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Has them fetched again if they may be, and waits for that. Returns whether it was done.
+    /// Fetches the keys again if that is allowed now, and waits for it. Returns whether it was done.
     pub(crate) async fn fetched_again(&self) -> bool {
         let mut attempts = self.shared.attempts.subscribe();
         let now = *attempts.borrow_and_update();
@@ -200,7 +200,7 @@ impl Shared {
         }
     }
 
-    /// Ends when they are to be fetched again.
+    /// Returns when the keys should be fetched again.
     async fn next(&self) {
         if let Place::File(_) = self.place {
             return tokio::time::sleep(FILE_INTERVAL).await;
@@ -216,7 +216,7 @@ impl Shared {
         }
     }
 
-    /// Tells of trouble once, and when it is over.
+    /// Logs a problem once, and logs when it is over.
     fn told(&self, now: Option<String>) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let now = now.unwrap_or_default();
@@ -250,14 +250,14 @@ async fn fetch(url: &str) -> Result<Vec<u8>, FetchError> {
         HttpsConnectorBuilder::new()
             .with_provider_and_native_roots(tokio_rustls::rustls::crypto::ring::default_provider())
     };
-    // The certificates of the system are some hundred files.
+    // The system's certificates are some hundred files.
     let connector = do_file_work(with_roots)
         .await
         .map_err(FetchError::Certificates)?
         .https_or_http()
         .enable_http1()
         .build();
-    // Once in a while, so that no connection is kept.
+    // Fetching is rare, so no connection is kept.
     let client: Client<_, Empty<Bytes>> =
         Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
     let request = Request::get(url).header(header::ACCEPT, "application/json").body(Empty::new());

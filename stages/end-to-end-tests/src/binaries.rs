@@ -1,5 +1,5 @@
-//! The workspace's programs, built once for a test process, in the profile in which the test itself was built; or those in the
-//! folder that `MILLSTREAM_PROGRAMS` names, built before, as in `MILLSTREAM_PROGRAMS=$PWD/target/release`.
+//! The workspace's programs. They are built once for a test process, with the profile of the test itself. Or they are those in the folder that
+//! `MILLSTREAM_PROGRAMS` names, which were built before, as in `MILLSTREAM_PROGRAMS=$PWD/target/release`.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ pub fn repository() -> &'static Path {
         .expect("the package stands two folders below the root")
 }
 
-/// The folder into which cargo builds, `target` unless told otherwise.
+/// The folder into which cargo builds, by default `target`.
 ///
 /// # Panics
 /// When the test does not run from a folder that cargo made.
@@ -27,8 +27,8 @@ pub fn target_folder() -> PathBuf {
         .to_owned()
 }
 
-/// The path of a program of this workspace, by name. The first call builds all of them: cargo builds for a test only
-/// the programs of its own package. Cargo holds no lock on its folder while tests run, so it may be called again here.
+/// The path of a program of this workspace, by name. The first call builds all of them, because for a test cargo only builds the programs of
+/// the test's own package. Cargo holds no lock on its folder while tests run, so it may be called again here.
 ///
 /// # Panics
 /// When the build fails, or there is no such program.
@@ -58,15 +58,15 @@ fn build() -> PathBuf {
     folder
 }
 
-/// `cargo <arguments>` that builds into the folder in which this test was built; not started yet.
+/// `cargo <arguments>`, not started yet, which builds into the folder in which this test was built.
 ///
 /// # Panics
 /// When the test does not run from a folder that cargo made.
 pub fn cargo(arguments: &[&str]) -> Command {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(arguments).env("CARGO_TARGET_DIR", target_folder());
-    // What cargo says to this test about its own package. Build scripts of dependencies look at it, and would take the
-    // change from the build before for a reason to compile again all that needs TLS.
+    // Variables in which cargo tells this test about its own package. Build scripts of dependencies read them, and would take the change since
+    // the build before for a reason to compile everything again that needs TLS.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {

@@ -1,6 +1,6 @@
-//! A browser for tests: Chromium as the machine has it, driven by Node with the packages that `browser/package-lock.json` pins.
+//! A browser for tests: the installed Chromium, controlled by Node with the packages that `browser/package-lock.json` pins.
 //!
-//! A machine without either has none: what needs them says so and ends, but fails where `CI` is set.
+//! On a machine without Chromium or Node, tests that need them say so and end; they fail if `CI` is set.
 
 use std::{
     fs::{self, File},
@@ -15,7 +15,7 @@ use crate::{
 
 /// Names under which Chromium is installed.
 const PROGRAMS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
-/// What says which packages there are.
+/// The file that lists the packages.
 const PACKAGES: [&str; 2] = ["package.json", "package-lock.json"];
 
 /// Chromium, Node, and a folder in which scripts find their packages.
@@ -27,7 +27,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// The one that `CHROMIUM` names, or that is on `PATH`; none on a machine without it or without Node.
+    /// The browser that `CHROMIUM` names, or that is on `PATH`; `None` on a machine without a browser or without Node.
     ///
     /// # Panics
     /// When the packages cannot be installed, or `CI` is set and there is no browser.
@@ -62,7 +62,7 @@ fn sources() -> PathBuf {
     repository().join("stages/end-to-end-tests/browser")
 }
 
-/// Where the packages are. Several test processes may ask at the same time: one installs.
+/// Where the packages are. If several test processes ask at the same time, one of them installs.
 fn packages() -> PathBuf {
     let folder = target_folder().join("tools/browser");
     fs::create_dir_all(&folder).expect("the target folder can be written");
@@ -81,7 +81,7 @@ fn packages() -> PathBuf {
         npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&folder).output();
     let installed = installed.expect("npm, which is on PATH, runs");
     if !installed.status.success() {
-        // Half of an installation is not to pass for a whole one.
+        // An incomplete installation must not be taken for a complete one.
         fs::remove_file(folder.join(PACKAGES[0])).expect("a file that was just written can be removed");
         panic!("the packages cannot be installed:\n{}", String::from_utf8_lossy(&installed.stderr));
     }

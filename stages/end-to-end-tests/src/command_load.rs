@@ -1,8 +1,8 @@
-//! Commands that keep coming while something breaks, and a ledger of what was acknowledged: the other side of the engine's
-//! verification, which sees only what the streams hold.
+//! Commands that keep coming while something breaks, and a ledger of what was acknowledged. The ledger complements the engine's verification,
+//! which only sees what the streams hold.
 //!
-//! Most commands are published, some go through `submit`. A sender repeats what has no clear answer under the same id, as
-//! any sender must; what has no id is then stored twice and is two commands.
+//! Most commands are published, and some go through `submit`. A sender repeats a command without a clear answer under the same id, as any
+//! sender must. A command without an id is then stored twice, as two commands.
 
 mod generator;
 pub mod ledger;
@@ -24,34 +24,34 @@ use self::{
     ledger::{Acknowledged, Ledger},
 };
 
-/// Commands under way together.
+/// How many commands are under way together.
 const VOLLEY_MAX: u64 = 12;
-/// Part of the volleys that go through `submit` where nothing else is said.
+/// The default share of volleys that go through `submit`.
 const SUBMITTED: f64 = 0.15;
-/// Before something without a clear answer is sent again.
+/// The pause before something without a clear answer is sent again.
 const REPEAT_PAUSE: Duration = Duration::from_millis(40);
-/// What a submission may wait for its outcome.
+/// How long a submission may wait for its outcome.
 const SUBMIT_WAIT: Duration = Duration::from_secs(5);
 
-/// What is sent.
+/// The settings of a load.
 #[derive(Debug, Clone)]
 pub struct LoadSettings {
-    /// Where chance comes from.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// Connections that send at once.
+    /// The number of connections that send at the same time.
     pub senders: u64,
-    /// Longest pause of a sender between two volleys.
+    /// The longest pause of a sender between two volleys.
     pub pause_max: Duration,
-    /// Bytes of padding in each command; they go into headers that are kept with it.
+    /// The bytes of padding in each command. They go into headers that are kept with the command.
     pub padding: usize,
-    /// Whether the server, too, is told half of the ids (`Nats-Msg-Id`): within its window it stores those once only.
+    /// Whether half of the ids are also given to the server (`Nats-Msg-Id`), which stores such a command only once within its window.
     pub server_tells_repetitions: bool,
-    /// Part of the volleys that go through `submit`. Those wait for outcomes, some of them for a process that stands still.
+    /// The share of volleys that go through `submit`. They wait for outcomes, some of them of a process that stands still.
     pub submitted: f64,
 }
 
 impl LoadSettings {
-    /// A load that two cores bear beside all stages.
+    /// A load that two cores can handle together with all stages.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
@@ -65,7 +65,7 @@ impl LoadSettings {
     }
 }
 
-/// A load under way.
+/// A running load.
 #[derive(Debug)]
 pub struct CommandLoad {
     stop: watch::Sender<bool>,
@@ -95,7 +95,7 @@ impl CommandLoad {
         Self { stop, acknowledged, senders }
     }
 
-    /// Commands acknowledged so far.
+    /// The number of commands acknowledged so far.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         *self.acknowledged.borrow()
@@ -104,7 +104,7 @@ impl CommandLoad {
     /// Waits until `more` commands have been acknowledged from now on.
     ///
     /// # Panics
-    /// When that does not come about.
+    /// When that does not happen.
     pub async fn goes_on(&self, more: u64) {
         let mut acknowledged = self.acknowledged.clone();
         let wanted = self.acknowledged() + more;
@@ -114,10 +114,10 @@ impl CommandLoad {
         assert!(reached, "{} of {wanted} commands are acknowledged", self.acknowledged());
     }
 
-    /// Sends nothing new, waits until all that was begun is acknowledged.
+    /// Stops sending new commands, and waits until everything that was begun is acknowledged.
     ///
     /// # Panics
-    /// When a sender met what it cannot repeat.
+    /// When a sender met an error after which it cannot send again.
     pub async fn finish(mut self) -> Ledger {
         self.stop.send_replace(true);
         let mut ledger = Ledger::default();
@@ -131,7 +131,7 @@ impl CommandLoad {
     }
 }
 
-/// A connection that outlives its server.
+/// A connection that survives restarts of its server.
 ///
 /// # Panics
 /// When the options are wrong.
@@ -185,7 +185,7 @@ async fn publish(broker: &NatsBroker, draft: Draft) -> Acknowledged {
     draft.acknowledged(position, None)
 }
 
-/// Publishes a command again and again until it is stored; says where. What has no clear answer is sent again under the same id.
+/// Publishes a command repeatedly until it is stored, and returns its position. A publish without a clear answer is repeated under the same id.
 pub async fn stored(broker: &NatsBroker, message: NewMessage) -> u64 {
     loop {
         match broker.append(COMMANDS, message.clone()).await {
@@ -198,7 +198,7 @@ pub async fn stored(broker: &NatsBroker, message: NewMessage) -> u64 {
     }
 }
 
-/// Any answer but an outcome says that it may be sent again.
+/// Any answer except an outcome means that the command may be sent again.
 async fn submit(client: &Client, draft: Draft) -> Acknowledged {
     let message = draft.message();
     let subject = message.subject.replacen("cmd.", "submit.", 1);

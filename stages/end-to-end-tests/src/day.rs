@@ -1,8 +1,7 @@
-//! One real day of Iowa's liquor orders, and what its reports must say: summed up here from the file itself, with nothing
-//! of Millstream's own.
+//! One real day of Iowa's liquor orders, and what its reports must say, summed up directly from the file without any code of Millstream.
 //!
-//! The file is not part of the repository. A machine that has it keeps it in `../shared/data` beside the repository; where
-//! it is absent, a day of the same form is made up.
+//! The file is not part of the repository. A machine that has it keeps it in `../shared/data` beside the repository; otherwise a day of the
+//! same form is made up.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +23,7 @@ const MADE_UP_VENDORS: u32 = 40;
 /// The columns that the mapping names.
 const MADE_UP_HEADER: &str = "date,store_number,vendor_name,item_number,item_description,state_bottle_retail,bottles_sold,sale_dollars";
 
-/// What was sold under one key of a report. Amounts are cents.
+/// What was sold under one key of a report. Amounts are in cents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
     /// Rows.
@@ -38,23 +37,23 @@ pub struct Figures {
 /// The file and its sums.
 #[derive(Debug)]
 pub struct IowaDay {
-    /// Where it is.
+    /// Its path.
     pub file: PathBuf,
     /// By number of the store.
     pub stores: BTreeMap<String, Figures>,
     /// By name of the vendor.
     pub suppliers: BTreeMap<String, Figures>,
-    /// Numbers of the rows without price and amount, the first row being 1.
+    /// The numbers of the rows without price and amount; the first row is 1.
     pub rows_without_price: Vec<u64>,
     /// All rows.
     pub rows: u64,
 }
 
 impl IowaDay {
-    /// The real day; where it is absent, one that is made up in `folder`.
+    /// The real day or, if it is absent, a day that is made up in `folder`.
     ///
     /// # Panics
-    /// When the file is there and is not what it should be, or `folder` cannot be written.
+    /// When the file exists but has the wrong content, or `folder` cannot be written.
     #[must_use]
     pub fn find_or_make_up(folder: &Path) -> Self {
         let file = repository().join("../shared/data/iowa-liquor-2012-01-31.csv");
@@ -67,14 +66,14 @@ impl IowaDay {
         day
     }
 
-    /// How many rows a mapping must accept, and refuse.
+    /// How many rows a mapping must accept, and how many it must refuse.
     #[must_use]
     pub fn accepted_and_refused(&self) -> (u64, u64) {
         let refused = self.rows_without_price.len() as u64;
         (self.rows - refused, refused)
     }
 
-    /// A day of the same form, the same each time.
+    /// A day of the same form. It is the same each time.
     fn make_up(folder: &Path) -> Self {
         let mut random = StdRng::seed_from_u64(MADE_UP_SEED);
         let mut lines = vec![MADE_UP_HEADER.to_owned()];
@@ -83,7 +82,7 @@ impl IowaDay {
             let item = random.random_range(0..MADE_UP_ITEMS);
             let vendor = item % MADE_UP_VENDORS;
             let bottles: u32 = random.random_range(1..50);
-            // A price for good: 0.50 and up, never the same for two items of a vendor.
+            // Each item has a fixed price of at least 0.50, and no two items of a vendor have the same price.
             let price = 50 + item * 7;
             let (retail, dollars) = if random.random_range(0..MADE_UP_ROWS) < 20 {
                 (String::new(), String::new())

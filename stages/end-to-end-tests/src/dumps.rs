@@ -1,4 +1,4 @@
-//! All that COMMANDS, EVENTS and OUTCOMES hold, as the server has it, for the engine's verification.
+//! Everything that COMMANDS, EVENTS and OUTCOMES hold on a server, for the engine's verification.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use serde_json::Value;
 
 use crate::waiting::{PATIENCE, until, until_within};
 
-/// On TIMERS until the process manager has put it on COMMANDS.
+/// Commands on TIMERS that the process manager has not put onto COMMANDS yet.
 const FALLEN_DUE: &str = "due.>";
-/// Processes answer for their statistics at once, or are gone.
+/// Processes answer requests for their statistics at once, or they are gone.
 const STATISTICS_WAIT: Duration = Duration::from_secs(1);
 
-/// How far things have come: what fell due last and is not on COMMANDS yet, where COMMANDS and EVENTS end, how many commands are not
-/// decided, how far events are answered.
+/// The progress of a system: the last due command that is not on COMMANDS yet, the ends of COMMANDS and EVENTS, the number of undecided
+/// commands, and how far events have been answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Standing {
     due: Option<u64>,
@@ -34,7 +34,7 @@ struct Standing {
 
 impl Standing {
     async fn of(broker: &NatsBroker) -> Option<Self> {
-        // First: what has left TIMERS is on COMMANDS.
+        // This comes first, because what has left TIMERS is then on COMMANDS.
         let due = broker.last(TIMERS, FALLEN_DUE).await.ok()?.map(|message| message.sequence);
         let events = broker.state(EVENTS).await.ok()?.last_sequence;
         let commands = broker.state(COMMANDS).await.ok()?.last_sequence;
@@ -49,7 +49,7 @@ impl Standing {
         Some(Self { due, commands, events, undecided, answered })
     }
 
-    /// Whether nothing follows any more, if nothing has come in since the first look.
+    /// Whether nothing more will follow, provided that nothing has come in since the first look.
     fn is_quiet(&self) -> bool {
         self.due.is_none()
             && self.undecided == 0
@@ -57,10 +57,10 @@ impl Standing {
     }
 }
 
-/// Waits until nothing follows any more: what fell due is on COMMANDS, every command is decided, every event answered by every process.
+/// Waits until nothing more will follow: due commands are on COMMANDS, every command is decided, and every process has answered every event.
 ///
 /// # Panics
-/// When nothing moves any more before that comes about.
+/// When progress stops before that.
 pub async fn settled(broker: &NatsBroker) {
     let mut before = None;
     loop {
@@ -69,7 +69,7 @@ pub async fn settled(broker: &NatsBroker) {
             (standing.is_quiet() || before.as_ref() != Some(&standing)).then_some(standing)
         })
         .await;
-        // What was found holds if nothing has come in meanwhile.
+        // The result holds if nothing has come in in the meantime.
         if standing.is_quiet() && Standing::of(broker).await.as_ref() == Some(&standing) {
             return;
         }
@@ -77,19 +77,19 @@ pub async fn settled(broker: &NatsBroker) {
     }
 }
 
-/// Where a process's reader of a stream, of its own name, stands, as it says.
+/// The position of a process's own reader of a stream, as the process reports it.
 pub async fn reader_position(broker: &NatsBroker, stream: &str, process: &str) -> Option<u64> {
     let name = format!("millstream_reader_position{{stream=\"{stream}\",reader=\"{process}\"}}");
     figure(broker, process, &name).await
 }
 
-/// A figure of a process, as in `/metrics`; none when it does not tell it now.
+/// A metric of a process; `None` if the process does not report it now.
 pub async fn figure(broker: &NatsBroker, process: &str, name: &str) -> Option<u64> {
     let client = broker.client();
     let inbox = client.new_inbox();
     let mut answers = client.subscribe(inbox.clone()).await.ok()?;
     client.publish_with_reply(format!("$SRV.STATS.{SERVICE_NAME}"), inbox, "".into()).await.ok()?;
-    // One answer a process; if that of this one is not among them, it does not answer now.
+    // Each process sends one answer. If this process's answer is not among them, it does not answer now.
     while let Ok(Some(answer)) = tokio::time::timeout(STATISTICS_WAIT, answers.next()).await {
         let statistics: Value = serde_json::from_slice(&answer.payload).ok()?;
         let endpoints = statistics.get("endpoints")?.as_array()?;
@@ -104,16 +104,16 @@ pub async fn figure(broker: &NatsBroker, process: &str, name: &str) -> Option<u6
 /// aggregate's commands gives the recorded outcomes.
 ///
 /// # Panics
-/// When a promise is broken, or a command is not decided.
+/// When a guarantee is broken, or a command is not decided.
 pub async fn verified(broker: &NatsBroker) -> Verification {
     settled(broker).await;
     verified_dump(&dump(broker).await)
 }
 
-/// As [`verified`], of streams in which everything is decided.
+/// As [`verified`], for streams in which everything is decided.
 ///
 /// # Panics
-/// When a promise is broken, or a command is not decided.
+/// When a guarantee is broken, or a command is not decided.
 pub fn verified_dump(dump: &Dump) -> Verification {
     let verification = verify(dump, true);
     let mut violations = verification.violations.clone();
@@ -123,15 +123,15 @@ pub fn verified_dump(dump: &Dump) -> Verification {
     verification
 }
 
-/// Waits until every command is decided, whatever processes make of the events.
+/// Waits until every command is decided, whatever processes do with the events.
 ///
 /// # Panics
-/// When that does not come about.
+/// When that does not happen.
 pub async fn decided(broker: &NatsBroker) {
     until("everything is decided", async || (undecided(broker).await? == 0).then_some(())).await;
 }
 
-/// How many commands are not decided; none when the server does not answer.
+/// How many commands are not decided; `None` if the server does not answer.
 pub(crate) async fn undecided(broker: &NatsBroker) -> Option<u64> {
     let through = decided_through(broker).await.ok()?;
     Some(broker.state(COMMANDS).await.ok()?.last_sequence.saturating_sub(through))

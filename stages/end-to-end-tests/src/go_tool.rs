@@ -1,6 +1,6 @@
-//! Programs that Go builds into the target folder when they are not there, of the versions that a module of ours pins.
+//! Programs that Go builds into the target folder if they are not there yet, in the versions that a module of this repository pins.
 //!
-//! A machine without Go has none: what needs them says so and ends, but fails where `CI` is set.
+//! On a machine without Go, tests that need them say so and end; they fail if `CI` is set.
 
 use std::{fs::File, path::PathBuf, process::Command};
 
@@ -9,12 +9,12 @@ use crate::{
     program::announce_skip,
 };
 
-/// A program that a `go.mod` of ours names as a tool.
+/// A program that a `go.mod` of this repository lists as a tool.
 #[derive(Debug, Clone, Copy)]
 pub struct GoTool {
     /// The program's name.
     pub name: &'static str,
-    /// First part of the name of the folder it is built into; its version is the other.
+    /// The first part of the name of the folder into which it is built. The second part is its version.
     pub built: &'static str,
     /// The folder of the `go.mod`, in the repository.
     pub folder: &'static str,
@@ -43,7 +43,7 @@ impl GoTool {
         version.expect("the module file pins the program").to_owned()
     }
 
-    /// Where it is; none on a machine without Go. Several test processes may ask at the same time: one builds.
+    /// Where it is; `None` on a machine without Go. If several test processes ask at the same time, one of them builds.
     ///
     /// # Panics
     /// When Go is there and the build fails, or `CI` is set and Go is not there.

@@ -1,8 +1,8 @@
-//! A hostile client against a whole Millstream, with a well-behaved sender beside it: nothing that one sender does may stop or cost the
-//! others. The program `hostile-client` runs it, in CI for a minute, by hand for hours (docs/reliability.md).
+//! A hostile client attacks a whole Millstream, with a well-behaved sender beside it: nothing that one sender does may stop or harm the others.
+//! The program `hostile-client` runs it, in CI for a minute, and by hand for hours (docs/reliability.md).
 //!
-//! In reading order: `attack` makes what is sent, `wire` sends it byte for byte, `bystander` is the well-behaved sender, `watch` looks
-//! at the processes and kills some, `verdict` proves all promises afterwards.
+//! In reading order: `attack` makes what is sent, `wire` sends it byte for byte, `bystander` is the well-behaved sender, `watch` observes the
+//! processes and kills some, and `verdict` proves all guarantees afterwards.
 
 mod attack;
 mod bystander;
@@ -37,36 +37,36 @@ use crate::{
 
 /// The default of nats-server.
 const PAYLOAD_MAX: usize = 1024 * 1024;
-/// How the names of command handlers begin.
+/// The prefix of the names of command handlers.
 const HANDLER: &str = "command-handler";
-/// Longest pause between two deeds.
+/// The longest pause between two actions.
 const PAUSE_MAX: Duration = Duration::from_millis(400);
-/// From so many messages on, a deed is a burst, and a pause comes after it.
+/// An action with at least this many messages is a burst, and a pause follows it.
 const BURST: usize = 1_000;
 const PAUSE_AFTER_BURST: Duration = Duration::from_secs(2);
 
-/// How it is done.
+/// The settings of an attack.
 #[derive(Debug, Clone)]
 pub struct HostileSettings {
-    /// Where all chance comes from.
+    /// The seed of all random choices.
     pub seed: u64,
     /// How long the attack goes on.
     pub duration: Duration,
-    /// The shortest pause between two kills of stages; they are up to four times as long. None: nothing is killed.
+    /// The shortest pause between two kills of stages; pauses are up to four times as long. `None` means that nothing is killed.
     pub kill_pause: Option<Duration>,
-    /// Bytes a second that the hostile client sends at most, over the whole time: streams have a size.
+    /// How many bytes a second the hostile client sends at most, on average over the whole time, because streams have a size.
     pub bytes_a_second: u64,
     /// How long the well-behaved sender waits for anything.
     pub limit: Duration,
-    /// What a stage may take of memory, in bytes.
+    /// How much memory a stage may take, in bytes.
     pub memory: u64,
-    /// How long everything takes between the command handlers and the server, each way: whoever does for each message what can be done
-    /// for all of them together keeps others waiting.
+    /// How long every message between the command handlers and the server takes, in each direction. A handler that asks for each message
+    /// separately, instead of for all of them together, then keeps others waiting.
     pub line_delay: Duration,
 }
 
 impl HostileSettings {
-    /// As `hostile-client` runs it.
+    /// The settings that `hostile-client` uses.
     #[must_use]
     pub fn new(seed: u64, duration: Duration) -> Self {
         Self {
@@ -91,10 +91,10 @@ struct Done {
     words: String,
 }
 
-/// One attack on a system of its own, from its start to its proof. The words say what was done and seen.
+/// One attack on a system of its own, from its start to its proof. Returns a description of what was done and seen.
 ///
 /// # Errors
-/// All that went wrong, with the same words.
+/// Everything that went wrong, with the same description.
 ///
 /// # Panics
 /// When the system does not start or does not come to rest.
@@ -140,7 +140,7 @@ pub async fn attack_once(settings: &HostileSettings) -> Result<String, String> {
     }
     if !failures.any() {
         words.push_str(&verdict::judge(&system, &done.stored, seen, &failures).await);
-        // The backlog that the attack leaves is decided meanwhile.
+        // The backlog of the attack is decided in the meantime.
         ended_by_themselves(&system, &failures, &witness);
     }
     if failures.any() {
@@ -168,7 +168,7 @@ async fn attack(url: &str, settings: &HostileSettings, failures: &Failures, unti
         }
         let pause = dice.time(PAUSE_MAX) + if burst { PAUSE_AFTER_BURST } else { Duration::ZERO };
         tokio::time::sleep(pause).await;
-        // Streams have a size, and a run its duration.
+        // Streams have a size, and a run has a duration.
         let due = began + Duration::from_secs(done.bytes / settings.bytes_a_second.max(1));
         tokio::time::sleep_until(due.min(until)).await;
     }

@@ -1,17 +1,17 @@
-//! `hostile-client`: attacks one Millstream after the other, each on a server and in a folder of its own, for as long as is wished.
+//! `hostile-client`: attacks one Millstream after the other, each on a server and in a folder of its own, for as long as you like.
 //!
 //!     hostile-client [MINUTES [SEED [MINUTES-A-SYSTEM]]]
 //!
-//! Prints a seed before each attack; the first that fails ends it with exit code 1.
+//! Prints a seed before each attack. The first attack that fails ends the program with exit code 1.
 #![expect(clippy::print_stderr, reason = "a program for people")]
 
 use std::{process::ExitCode, str::FromStr, time::Duration};
 
 use end_to_end_tests::hostile::{HostileSettings, attack_once};
 
-/// Minutes of all attacks together.
+/// The minutes of all attacks together.
 const MINUTES: u64 = 10;
-/// Minutes on one system: its streams and its proof stay of a size that a machine holds in memory.
+/// The minutes on one system. Its streams and the proof afterwards must fit into a machine's memory.
 const MINUTES_A_SYSTEM: u64 = 10;
 
 fn argument<T: FromStr>(number: usize) -> Option<T> {

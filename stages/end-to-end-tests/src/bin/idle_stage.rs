@@ -1,5 +1,5 @@
-//! The smallest stage: one key of its own, ready once it runs, idle until it is asked to end. How a stage's `main` looks,
-//! and what tests/stage_runtime.rs starts as a process.
+//! The smallest stage: it has one key of its own, is ready once it runs, and is idle until it is asked to end. It shows what a stage's `main`
+//! looks like, and tests/stage_runtime.rs starts it as a process.
 
 use std::{convert::Infallible, process::ExitCode, time::Duration};
 
@@ -8,9 +8,9 @@ use millstream_runtime::{
     stage::{StageIdentity, StageRuntime, run_stage},
 };
 
-/// What only this stage has.
+/// The settings that only this stage has.
 struct IdleSection {
-    /// How long it goes on after it was asked to end.
+    /// How long it continues after it was asked to end.
     linger: Duration,
 }
 

@@ -1,5 +1,5 @@
-//! How soon live clients see a change: a row that changes at a steady rate, watched by many, and how long it takes from a commit to the last
-//! of them. How to run it, and what it showed: docs/benchmarks.md.
+//! Measures how soon live clients see a change: many clients watch a row that changes at a steady rate, and the program measures the time from
+//! a commit until the last client has it. docs/benchmarks.md says how to run it, and what it showed.
 //!
 //!     live_clients [CLIENTS [CHANGES-A-SECOND [SECONDS]]]
 
@@ -25,7 +25,7 @@ const CLIENTS: usize = 1000;
 const RATE: usize = 20;
 const SECONDS: usize = 60;
 const SUBJECT: &str = "evt.retail.product.tea";
-/// What is loaded of EVENTS at a time.
+/// How much of EVENTS is loaded at a time.
 const PAGE_BYTES: usize = 1024 * 1024;
 
 /// When a client has seen each version of the row.
@@ -58,7 +58,7 @@ async fn main() -> Result<()> {
     }
     let client = HttpClient::new(&address);
     send(&client, "register", &json!({ "name": "Tea", "supplier": "acme" })).await;
-    // Each command is one event, and the first of them has registered the product.
+    // Each command causes one event, and the first one has registered the product.
     let last = 1 + (rate * seconds) as u64;
     let streams = join_all((0..clients).map(|_| LiveStream::open(&client, "watch=retail/product/tea"))).await;
     let seen: Vec<JoinHandle<Seen>> =
@@ -96,7 +96,7 @@ async fn send(client: &HttpClient, command: &str, body: &serde_json::Value) {
     assert_eq!(answer.status, 202, "{answer:?}");
 }
 
-/// Until the client has seen the last version.
+/// Waits until the client has seen the last version.
 async fn watch_row(mut stream: LiveStream, last: u64) -> Seen {
     let mut seen = Seen::new();
     while seen.last_key_value().is_none_or(|(version, _)| *version < last) {
@@ -108,7 +108,7 @@ async fn watch_row(mut stream: LiveStream, last: u64) -> Seen {
     seen
 }
 
-/// When the server has stored each version of the row.
+/// When the server stored each version of the row.
 async fn commits(broker: &NatsBroker) -> Result<Seen> {
     let (mut from, mut commits) = (1, Seen::new());
     loop {

@@ -1,5 +1,5 @@
-//! What it costs that services listen on sifted lines: the same requests, so many in flight, to an echo on a plain line and to one on a
-//! sifted line, in turn on one server. How to run it, and what it showed: docs/benchmarks.md.
+//! Measures what sifted lines cost services: the same requests, with the same number in flight, go to an echo service on a plain line and to
+//! one on a sifted line, in turn on one server. docs/benchmarks.md says how to run it, and what it showed.
 //!
 //!     sifting [REQUESTS [IN-FLIGHT [BODY-BYTES]]]
 
@@ -16,11 +16,11 @@ use tokio::time::Instant;
 
 /// How often each line is measured.
 const ROUNDS: usize = 9;
-/// Requests in a round when nothing else is said.
+/// The default number of requests in a round.
 const REQUESTS: usize = 50_000;
-/// So many wait for their answer at a time.
+/// How many requests wait for their answer at a time.
 const IN_FLIGHT: usize = 64;
-/// Bytes of a request and of its answer.
+/// The bytes of a request and of its answer.
 const BODY_BYTES: usize = 500;
 
 async fn echo(line: &Line, subject: &'static str) -> Result<()> {
@@ -32,7 +32,7 @@ async fn echo(line: &Line, subject: &'static str) -> Result<()> {
             let Some(reply) = request.reply else { continue };
             let mut headers = async_nats::HeaderMap::new();
             headers.insert("Millstream-Position", "EVENTS:1");
-            // Without an answer the requests below fail.
+            // Without an answer, the requests below fail.
             drop(client.publish_with_headers(reply, headers, request.payload).await);
         }
     });

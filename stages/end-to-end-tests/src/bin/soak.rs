@@ -1,5 +1,5 @@
-//! `soak`: a steady load while processes are killed one after the other, and what it showed: how far the handlers fell behind, how long
-//! senders waited, what memory it took, and that every promise was kept. How to run it, and what it showed: docs/benchmarks.md.
+//! `soak`: a steady load while processes are killed one after the other. It shows how far the handlers fell behind, how long senders waited,
+//! how much memory it took, and that every guarantee held. docs/benchmarks.md says how to run it, and what it showed.
 //!
 //!     soak [MINUTES [COMMANDS-A-SECOND [SECONDS-BETWEEN-KILLS [SEED]]]]
 //!

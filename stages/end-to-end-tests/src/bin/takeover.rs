@@ -1,10 +1,10 @@
-//! What a takeover costs: fills EVENTS with many aggregates, and measures how fast a command handler decides after an ordered end, after
-//! `kill -9`, with its folder lost, and when a standby takes over, beside how fast it decides warm, and what memory it takes. How to run
-//! it, and what it showed: docs/benchmarks.md.
+//! Measures what a takeover costs. It fills EVENTS with many aggregates, and measures how fast a command handler decides after an orderly end,
+//! after `kill -9`, with its folder lost, and when a standby takes over, compared with a warm handler, and how much memory it takes.
+//! docs/benchmarks.md says how to run it, and what it showed.
 //!
 //!     takeover [COMMITS [AGGREGATES [COMMANDS-THAT-WAIT [TAKEOVERS]]]]
 //!
-//! TAKEOVERS are words out of `stop,kill,lost,standby` with commas between them; all without it.
+//! TAKEOVERS is a list of words from `stop,kill,lost,standby`, separated by commas; without it, all are measured.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
@@ -34,22 +34,22 @@ use millstream_runtime::process_memory::mebibytes;
 use millstream_write_side::outcome_journal::decided_through;
 use nix::sys::signal::Signal;
 
-/// The ways to take over, in the order in which they are measured.
+/// The kinds of takeover, in the order in which they are measured.
 const TAKEOVERS: [&str; 4] = ["stop", "kill", "lost", "standby"];
-/// Commits in EVENTS when nothing else is said.
+/// The default number of commits in EVENTS.
 const COMMITS: usize = 600_000;
-/// Of so many aggregates, when nothing else is said.
+/// The default number of aggregates.
 const AGGREGATES: usize = 200_000;
-/// Commands that wait for each takeover, each for another aggregate.
+/// How many commands wait for each takeover, each for a different aggregate.
 const WAITING: usize = 100_000;
-/// Commands that are sent together.
+/// How many commands are sent together.
 const GROUP: usize = 1000;
-/// Commands that wait at most while EVENTS is filled: COMMANDS has a size.
+/// The most commands that wait while EVENTS is filled, because the size of COMMANDS is limited.
 const FILL_AHEAD: usize = 500_000;
-/// The rate counts from the first outcome for so long.
+/// The rate is measured for this long, from the first outcome on.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Commands for a shop that exists; each is one event.
+/// Commands for an existing shop. Each causes one event.
 struct Commands {
     broker: NatsBroker,
     appends: GroupAppend<NatsBroker>,
@@ -67,7 +67,7 @@ impl Commands {
                 messages.clone().into_iter().zip(self.appends.append_all(messages).await)
             {
                 if appended.is_err() {
-                    // Under its id it is decided once, however often it is stored.
+                    // Because of its id, it is decided once, however often it is stored.
                     stored(&self.broker, message).await;
                 }
             }
@@ -90,25 +90,25 @@ impl Commands {
     }
 }
 
-/// A handler that reads everything is at least so fast, in commands: below that it counts as one that hangs.
+/// A handler that reads everything handles at least this many commands a second. A slower one counts as hanging.
 const READ_A_SECOND_MIN: u64 = 5_000;
 
-/// How long nothing was decided, and how fast then.
+/// How long nothing was decided, and how fast decisions were after that.
 struct Figures {
     pause: Duration,
     rate: f64,
 }
 
-/// How long a handler may take that reads `commands` first.
+/// How long a handler may take that first reads `commands`.
 fn reading_limit(commands: u64) -> Duration {
     PATIENCE + Duration::from_secs(commands / READ_A_SECOND_MIN)
 }
 
-/// Waits until everything up to `through` is decided: as long as that goes on.
+/// Waits until everything up to `through` is decided, as long as there is progress.
 async fn until_decided(broker: &NatsBroker, through: u64) {
     let mut before = None;
     while before < Some(through) {
-        // Who has lost its folder reads everything first.
+        // A handler that has lost its folder reads everything first.
         let moved = until_within(reading_limit(through), "commands are decided", async || {
             decided_through(broker).await.ok().filter(|now| Some(*now) > before)
         });
@@ -116,7 +116,7 @@ async fn until_decided(broker: &NatsBroker, through: u64) {
     }
 }
 
-/// Waits until everything up to `through` is decided, and looks at the records since `begun`.
+/// Waits until everything up to `through` is decided, and evaluates the records since `begun`.
 async fn decided(broker: &NatsBroker, begun: Timestamp, records: u64, through: u64) -> Result<Figures> {
     until_decided(broker, through).await;
     let mut feed = StreamFeed::open(broker, OUTCOMES, records, "takeover").await?;
@@ -127,7 +127,7 @@ async fn decided(broker: &NatsBroker, begun: Timestamp, records: u64, through: u
             continue;
         }
         let at = message.stored_at;
-        // The first record ends the pause; what it holds was decided within it.
+        // The first record ends the pause; its content was decided during the pause.
         let Some(first) = first else {
             first = Some(at);
             continue;
@@ -167,7 +167,7 @@ fn lose(folder: &Path, name: &str) -> Result<()> {
     Ok(std::fs::remove_dir_all(folder.join(name))?)
 }
 
-/// Sends so many commands, and waits until they are decided.
+/// Sends this many commands, and waits until they are decided.
 async fn fill(commands: &mut Commands, commits: usize) -> Result<()> {
     let (mut left, mut through) = (commits, 0);
     while left > 0 {
@@ -180,7 +180,7 @@ async fn fill(commands: &mut Commands, commits: usize) -> Result<()> {
     Ok(())
 }
 
-/// Starts a standby, kills the active handler once the standby is warm, and measures how it takes over.
+/// Starts a standby, kills the active handler once the standby is warm, and measures how the standby takes over.
 async fn measure_standby(
     commands: &mut Commands,
     active: &mut StageProcess,
@@ -195,7 +195,7 @@ async fn measure_standby(
     let took = Timestamp::now().duration_since(started).as_secs_f64();
     println!("The standby was warm {took:.1} s after its start.");
     let records = last_record(&commands.broker).await?;
-    // The standby stands still meanwhile, so that as many commands wait for it as for the others.
+    // The standby is stopped in the meantime, so that as many commands wait for it as for the others.
     standby.signal(Signal::SIGSTOP);
     active.kill().await;
     let through = commands.send(waiting).await?;
@@ -238,7 +238,7 @@ async fn main() -> Result<()> {
         "| Takeover | Until the first outcome | Commands in the ten seconds after | Ratio | Most memory since its start |\n|---|---|---|---|---|"
     );
 
-    // Stopped and continued, so that the same number of commands waits for a handler that is warm.
+    // The handler is stopped and continued, so that the same number of commands waits for a warm handler.
     one.signal(Signal::SIGSTOP);
     let records = last_record(&broker).await?;
     let through = commands.send(waiting).await?;

@@ -1,5 +1,5 @@
-//! Commands made up by dice: to a few busy stocks and many quiet ones, and from one to the other, accepted and refused, with
-//! and without effect, some that cannot be read, with and without ids, ids that come again.
+//! Random commands: to a few busy stocks and many quiet ones, and from one stock to another; accepted and refused, with and without effect,
+//! some unreadable, with and without ids, and with repeated ids.
 
 use bytes::Bytes;
 use millstream_contract::{header, outcome::Outcome, stored_message::Headers, testing::dice::Dice};
@@ -8,35 +8,35 @@ use serde_json::{Value, json};
 
 use super::{LoadSettings, VOLLEY_MAX, ledger::Acknowledged};
 
-/// Stocks that get most of the commands.
+/// The number of stocks that get most of the commands.
 const BUSY: u64 = 6;
-/// All others.
+/// The number of all other stocks.
 const QUIET: u64 = 400;
-/// Reservations that a stock has at most.
+/// The most reservations of a stock.
 const RESERVATIONS: u64 = 8;
-/// Of so many commands of a sender, some are settled in advance ([`Lot`]): no load, however short, lacks a kind of outcome.
+/// In each group of this many commands from a sender, some are fixed in advance ([`Lot`]), so that even a short load has every kind of outcome.
 const LOTS: u64 = 20;
 
-/// What is left to dice, and what is not.
+/// What is random, and what is fixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lot {
-    /// Surely accepted, under an id of its own.
+    /// Certainly accepted, under a new id.
     Accepted,
-    /// Surely refused: it reserves more than there ever is.
+    /// Certainly refused, because it reserves more than there ever is.
     Refused,
     /// It cannot be read.
     Unreadable,
-    /// It comes under the id of the last one that was surely accepted, which is no longer under way by then.
+    /// It has the id of the last certainly accepted command, which is no longer under way by then.
     Repeated,
     /// Anything.
     Any,
 }
 
 impl Lot {
-    /// How far behind the accepted one its repetition is.
+    /// How many commands after the accepted one its repetition comes.
     const BEHIND: u64 = VOLLEY_MAX + 1;
 
-    /// The number of the command among those of its sender, counted from 1.
+    /// The number of the command among those of its sender, from 1.
     const fn of(number: u64) -> Self {
         const REPEATED: u64 = 1 + Lot::BEHIND;
         match number % LOTS {
@@ -115,7 +115,7 @@ impl Generator {
         Draft { id, fresh, subject: format!("cmd.retail.stock.{stock}.{command}"), headers, body }
     }
 
-    /// What is asked; refused or without effect depending on what came before.
+    /// The request. Whether it is refused or has an effect depends on what came before.
     fn command(&mut self, lot: Lot) -> (&'static str, Bytes) {
         let few = self.dice.between(1, 4);
         let reservation = format!("r{}", self.dice.below(RESERVATIONS));
@@ -129,7 +129,7 @@ impl Generator {
         };
         let (command, body): (&str, Value) = match kind {
             0..32 => ("receive", json!({ "quantity": few })),
-            // To the stock of the same number at the other place, or, half of the time, to its own: that is refused.
+            // The destination is the stock with the same number at the other place or, half of the time, the stock itself, which is refused.
             32..35 => {
                 let to = if self.dice.chance(0.5) { "busy" } else { "quiet" };
                 ("transfer", json!({ "to": to, "quantity": few }))
@@ -145,10 +145,10 @@ impl Generator {
         (command, body.to_string().into())
     }
 
-    /// An id, and the number of the command that had it before, if one had; none now and then.
+    /// An id, and the number of the command that had it before, if there was one; sometimes there is no id.
     fn id(&mut self, lot: Lot) -> (Option<String>, Option<u64>) {
         let (again, none) = (self.dice.chance(0.06), self.dice.chance(0.08));
-        // Not one that may still be under way: which of the two is stored first would be anybody's guess.
+        // An id that may still be under way is not used, because nobody could tell which of the two is stored first.
         let back = self.dice.between(VOLLEY_MAX, 200);
         let earlier = match lot {
             Lot::Repeated => Some(self.made - Lot::BEHIND),

@@ -1,5 +1,5 @@
-//! What senders know, next to what the streams hold: nothing that was acknowledged is missing, and every answer is the
-//! recorded outcome.
+//! Compares what senders know with what the streams hold: nothing that was acknowledged may be missing, and every answer must be the recorded
+//! outcome.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,28 +11,28 @@ use millstream_contract::{
 };
 use millstream_proof::verification::Dump;
 
-/// A command that the server has taken.
+/// A command that the server has acknowledged.
 #[derive(Debug, Clone)]
 pub struct Acknowledged {
-    /// Where it stands in COMMANDS, by the acknowledgement.
+    /// Its position in COMMANDS, according to the acknowledgement.
     pub position: u64,
     /// Its id, if it was given one.
     pub id: Option<String>,
-    /// Its subject and body; absent where the id may have been used with other content.
+    /// Its subject and body; absent if the id may have been used with other content.
     pub content: Option<(String, Bytes)>,
     /// The answer of `submit`, if it went that way.
     pub outcome: Option<Outcome>,
 }
 
-/// All that was acknowledged.
+/// All acknowledged commands.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
-    /// In no order.
+    /// In no particular order.
     pub acknowledged: Vec<Acknowledged>,
 }
 
 impl Ledger {
-    /// What the streams lack or say otherwise; empty when all is well.
+    /// What the streams lack, or say differently; empty if all is well.
     #[must_use]
     pub fn differences(&self, dump: &Dump) -> Vec<String> {
         let commands: BTreeMap<u64, _> =

@@ -53,13 +53,16 @@ async fn closed_loop_prints_rates_waits_and_costs_beside_both_bare_loops() {
 }
 
 fn assert_looks_measured(part: &Value) {
-    assert!(part["commands"].as_u64().unwrap() >= 100, "{part}");
-    assert!(part["commands_per_second"].as_f64().unwrap() > 0.0, "{part}");
-    let answer = |name: &str| part["answer_ms"][name].as_f64().unwrap();
-    assert!(answer("p50") > 0.0 && answer("p50") <= answer("p99"), "{part}");
-    assert!(answer("p99") <= answer("p999"), "{part}");
+    let figure = |pointer: &str| {
+        let found = part.pointer(pointer).and_then(Value::as_f64);
+        found.unwrap_or_else(|| panic!("{pointer} is no number in {part}"))
+    };
+    assert!(figure("/commands") >= 100.0, "{part}");
+    assert!(figure("/commands_per_second") > 0.0, "{part}");
+    let [p50, p99, p999] = ["/answer_ms/p50", "/answer_ms/p99", "/answer_ms/p999"].map(figure);
+    assert!(p50 > 0.0 && p50 <= p99 && p99 <= p999, "{part}");
     for process in ["nats-server", "the benchmark"] {
-        assert!(part["costs"][process]["cpu_us"].as_f64().unwrap() > 0.0, "{process} in {part}");
+        assert!(figure(&format!("/costs/{process}/cpu_us")) > 0.0, "{process} in {part}");
     }
 }
 

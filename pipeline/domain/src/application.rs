@@ -56,7 +56,7 @@ pub trait Application: 'static {
     /// Its contexts. Settings appear in configuration files in the order of this list.
     fn contexts() -> Vec<Context>;
 
-    /// The commands with which `bench pipeline` measures it; without them there is nothing to measure with.
+    /// The commands with which `bench commands` and `bench pipeline` measure it; without them there is nothing to measure with.
     fn benchmark() -> Option<Benchmark> {
         None
     }

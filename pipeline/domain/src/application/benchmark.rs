@@ -1,4 +1,4 @@
-//! The load of `bench pipeline`: which commands are sent to measure an application, and which view shows their effect.
+//! The load of `bench commands` and `bench pipeline`: which commands are sent to measure an application, and which view shows their effect.
 
 /// Commands of one aggregate type, each of which is accepted and causes exactly one event.
 #[derive(Debug, Clone, Copy)]

@@ -89,7 +89,7 @@ impl Model {
         parts.map(|part| (part.make)(keys)).collect()
     }
 
-    /// The load of `bench pipeline`.
+    /// The load of `bench commands` and `bench pipeline`.
     pub fn benchmark(&self) -> Option<Benchmark> {
         self.benchmark
     }

@@ -256,7 +256,7 @@ async fn import(
     let (summary, rejects) = import.end().await?;
     let path = rejects.path().to_owned();
     let rejects = rejects.finish().map_err(|error| CommandFailure::file(&path, &error))?;
-    tell(&summary, name, rejects, &map_name, arguments.json, session)?;
+    unless_unread(tell(&summary, name, rejects, &map_name, arguments.json, session))?;
     match ended {
         Ok(()) if summary.refused > 0 => Ok(REJECTED),
         Ok(()) => Ok(ExitCode::Ok.number()),
@@ -274,6 +274,14 @@ async fn import(
     }
 }
 
+/// Goes on where nobody reads the output any more (`… | head -1`): the rows are what counts, and the exit code tells of all of them.
+fn unless_unread(told: Result<(), CommandFailure>) -> Result<(), CommandFailure> {
+    match told {
+        Err(failure) if failure.code == ExitCode::Ok.number() => Ok(()),
+        other => other,
+    }
+}
+
 /// Shows what would be sent.
 fn dry_run(
     rows: u64,
@@ -283,18 +291,19 @@ fn dry_run(
 ) -> Result<u8, CommandFailure> {
     let prospect = dry_run::run::<CommandFailure>(&file, &mut mapping, rows, |shown| {
         let shown = if arguments.json { shown.json().to_string() } else { shown.text() };
-        Ok(output::line(shown)?)
+        unless_unread(output::line(shown).map_err(CommandFailure::from))
     })?;
     let Prospect { rows, commands, refused, skipped } = prospect;
     if arguments.json {
         let told = json!({ "file": file.path(), "rows": rows, "commands": commands, "refused": refused, "skipped": skipped });
-        output::line(told)?;
+        unless_unread(output::line(told).map_err(CommandFailure::from))?;
     } else {
-        output::line(format_args!(
+        let told = output::line(format_args!(
             "{}{rows} rows: {commands} commands, {refused} refused{}; nothing was sent. Rules may refuse more",
             of_file(name),
             and_skipped(skipped)
-        ))?;
+        ));
+        unless_unread(told.map_err(CommandFailure::from))?;
     }
     Ok(if refused > 0 { REJECTED } else { ExitCode::Ok.number() })
 }
@@ -345,11 +354,12 @@ fn tell(
         }))?;
         return Ok(());
     }
-    output::line(format_args!(
+    let told = output::line(format_args!(
         "{}{rows} rows: {new} new, {known} known, {without_effect} without effect, {refused} refused{}",
         of_file(file),
         and_skipped(skipped)
-    ))?;
+    ));
+    unless_unread(told.map_err(CommandFailure::from))?;
     if known > 0 {
         session.console.say(format_args!(
             "{known} rows were imported before by a map with the name {name:?}, and keep what became of them then; give the map another \

@@ -1,6 +1,6 @@
 //! Sends the commands of all rows and groups of rows, many at once, and ticks the rows off by the recorded outcomes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use indicatif::ProgressBar;
 use millstream_contract::{
@@ -94,6 +94,8 @@ pub(crate) struct Import {
     bar: ProgressBar,
     rows: BTreeMap<u64, RowUnderWay>,
     shared: Shared,
+    /// Commands of rejects that have no outcome yet, by their aggregates: what is sent once more would be decided behind those that follow.
+    retried: HashMap<String, usize>,
     /// Commands that are known, unless one before them changes what they say.
     known_for_now: Vec<(Tag, At)>,
     /// Rows that are refused, until those before them are decided.
@@ -121,6 +123,7 @@ impl Import {
             bar,
             rows,
             shared,
+            retried: HashMap::new(),
             known_for_now: Vec::new(),
             refused,
             summary: Summary::default(),
@@ -181,6 +184,7 @@ impl Import {
             Ok(commands)
         });
         let rows = unit.rows;
+        let are_rejects = rows.iter().any(|row| row.identity.is_some());
         self.held += count;
         let commands = match commands {
             Ok(commands) => commands,
@@ -198,6 +202,9 @@ impl Import {
                     }
                 }
                 Sharing::No => {
+                    if are_rejects {
+                        self.hold_back(&command).await?;
+                    }
                     self.summary.commands += 1;
                     let tag = Tag { row: number, command: index, refused: 0, seen: false };
                     self.dispatcher.send(tag, command.again(0)).await?;
@@ -205,6 +212,30 @@ impl Import {
             }
         }
         Ok(())
+    }
+
+    /// Waits until everything before it that is for its aggregate is decided. A command that was refused is sent under its first id, which is known,
+    /// and then under another one: behind whatever has been sent meanwhile.
+    async fn hold_back(&mut self, command: &RowCommand) -> Result<(), CommandFailure> {
+        let aggregate = aggregate(command);
+        while self.retried.contains_key(&aggregate) && !self.dispatcher.is_settled() {
+            self.tick_off().await?;
+        }
+        *self.retried.entry(aggregate).or_default() += 1;
+        Ok(())
+    }
+
+    /// Lets what was held back for a command go on, as that is decided.
+    fn let_go(&mut self, Tag { row, command: index, .. }: Tag) {
+        let Some(aggregate) = self.rows.get(&row).and_then(|row| row.command(index)).map(aggregate) else {
+            return;
+        };
+        if let Some(waiting) = self.retried.get_mut(&aggregate) {
+            *waiting = waiting.saturating_sub(1);
+            if *waiting == 0 {
+                self.retried.remove(&aggregate);
+            }
+        }
     }
 
     async fn tick_off(&mut self) -> Result<(), CommandFailure> {
@@ -244,12 +275,16 @@ impl Import {
             (Outcome::Accepted { events: 0, .. }, false) => Told::WithoutEffect,
             (Outcome::Accepted { .. } | Outcome::Duplicate { .. }, false) => Told::New,
         };
+        self.let_go(tag);
         self.told(tag.row, tag.command, told, at.changed)?;
         // Answers come in any order.
         for (tag, at) in std::mem::take(&mut self.known_for_now) {
             match self.is_overtaken(tag, at) {
                 Some(true) => self.send_again(tag).await?,
-                Some(false) => self.told(tag.row, tag.command, Told::Known, at.changed)?,
+                Some(false) => {
+                    self.let_go(tag);
+                    self.told(tag.row, tag.command, Told::Known, at.changed)?;
+                }
                 None => self.known_for_now.push((tag, at)),
             }
         }
@@ -361,6 +396,11 @@ impl Import {
         }
         Ok(())
     }
+}
+
+/// Of a command.
+fn aggregate(command: &RowCommand) -> String {
+    command.command.address.stream_id.to_string()
 }
 
 /// Whether a command of the same id said something else.

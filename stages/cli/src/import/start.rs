@@ -200,7 +200,7 @@ impl Point {
             read.collect::<Option<Vec<_>>>().unwrap_or_default()
         });
         let (doubtful, certain): (Vec<_>, Vec<_>) = all
-            .filter(|(has_point, _)| *has_point && form == NumberForm::default())
+            .filter(|(has_point, _)| *has_point && form.thousands.is_none())
             .partition(|(_, number)| !number.is_certain(form));
         match (doubtful.is_empty(), certain.is_empty()) {
             (true, _) => Self::Clear,
@@ -361,11 +361,13 @@ fn write_form(map: &mut String, file: &RowsFile, numbers: NumberForm, point: Poi
         lines.push(format!("encoding = {}", quoted(&encoding)));
     }
     if point == Point::Unknown {
-        let doubt = "# Some numbers may be a thousand times as much, as 1.000 and 12.500: say what the point is. For places decimal = \".\", for groups of\n\
-                     # digits decimal = \",\" and thousands = \".\". Until then their rows are refused.";
-        lines.push(doubt.to_owned());
+        let (sign, other) = (numbers.decimal, if numbers.decimal == '.' { ',' } else { '.' });
+        lines.push(format!(
+            "# Some numbers may be a thousand times as much, as 1{sign}000 and 12{sign}500: say what the sign is. For places decimal = \"{sign}\", for \
+             groups of\n# digits decimal = \"{other}\" and thousands = \"{sign}\". Until then their rows are refused."
+        ));
     }
-    if numbers.decimal != '.' || point == Point::BeforePlaces {
+    if (numbers.decimal != '.' && point != Point::Unknown) || point == Point::BeforePlaces {
         lines.push(format!("decimal = {}", quoted(&numbers.decimal.to_string())));
     }
     if let Some(mark) = numbers.thousands {
@@ -435,7 +437,7 @@ fn value(name: &str, schema: &Value, columns: &[Column]) -> String {
     }
     let is_money = ["price", "amount", "cost"].iter().any(|word| name.contains(word));
     match () {
-        () if is("integer") && is_money => format!("{{ decimal = {text}, places = 2 }}"),
+        () if is("integer") && is_money => format!("{{ decimal = {text}, currency = \"{{{CHOOSE}}}\" }}"),
         () if is("integer") => format!("{{ integer = {text} }}"),
         () if is("boolean") => "false".to_owned(),
         () => text,

@@ -30,8 +30,7 @@ pub(crate) enum TemplateError {
     Constant { text: String, wanted: String },
     /// An amount in another currency than the one that its command names.
     #[error(
-        "currency is {named:?} here, and an amount in it is read as one in {read:?}; give both the same, or the amount `places` instead of \
-         a currency"
+        "currency is {named:?} here, and an amount in it is read {read}; give the amount the same currency"
     )]
     Currencies { named: String, read: String },
     #[error(transparent)]
@@ -143,19 +142,25 @@ impl Template {
             && let Some(named) = named.constant()
             && let Some(read) = fields.iter().find_map(|(_, field)| field.other_currency(named))
         {
-            let (named, read) = (named.to_owned(), read.to_owned());
+            let named = named.to_owned();
             return Err(At::new(place, TemplateError::Currencies { named, read }));
         }
         Ok(Self::Table(fields))
     }
 
-    /// The currency of an amount in it that is not this one, where no row changes it.
-    fn other_currency(&self, named: &str) -> Option<&str> {
+    /// How an amount in it is read that is not of this currency, where no row changes it.
+    fn other_currency(&self, named: &str) -> Option<String> {
         match self {
             Self::Constant(_) | Self::Text(_) | Self::Integer(..) => None,
             Self::Amount(amount) => match &amount.places {
-                Places::OfCurrency(code) => code.constant().filter(|code| *code != named),
-                Places::Fixed(_) => None,
+                Places::OfCurrency(code) => {
+                    let other = code.constant().filter(|code| *code != named);
+                    other.map(|code| format!("as one in {code:?}"))
+                }
+                Places::Fixed(places) => {
+                    let fits = places_of(named).is_ok_and(|own| own == *places);
+                    Some(format!("with places = {places}, which it has not")).filter(|_| !fits)
+                }
             },
             Self::Optional(inner) | Self::Each(inner, _) => inner.other_currency(named),
             Self::First(items) | Self::List(items) => {
@@ -300,6 +305,17 @@ impl Amount {
         {
             let wanted = format!("{}, the currency of its command", shortened(within));
             return Err(RowError::Form { of: of.origin(), text: shortened(code), wanted });
+        }
+        if let (Places::Fixed(places), Some(within)) = (places, within)
+            && let Ok(own) = places_of(within)
+            && own != *places
+        {
+            let wanted = format!(
+                "to be read with places = {places}, as {} has {own}; write currency in the map instead",
+                shortened(within)
+            );
+            let rendered = shortened(&text.render(row)?);
+            return Err(RowError::Form { of: text.origin(), text: rendered, wanted });
         }
         let (places, around) = match (places, &currency) {
             (Places::Fixed(places), _) => (*places, Around::AnyCurrency),

@@ -225,3 +225,24 @@ async fn an_import_that_is_ended_while_it_reads_says_so() {
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!((ended.status.code(), said.trim_end()), (Some(12), "error: interrupted; nothing was sent"));
 }
+
+/// The import ended with 0 in the midst of several files, once nobody read what it said.
+#[tokio::test]
+async fn an_import_whose_words_nobody_reads_goes_on_and_tells_by_its_exit_code() {
+    let folder = fresh_folder();
+    let shop = Shop { folder: folder.path(), system: System::start(folder.path(), &[]).await };
+    let refused = ROWS.replace(",4\n", ",x\n");
+    for (name, rows) in [("a.csv", ROWS), ("b.csv", &*refused), ("c.csv", &*ROWS.replace("tea", "gin"))] {
+        std::fs::write(folder.path().join(name), rows).unwrap();
+    }
+    std::fs::write(folder.path().join("map.toml"), SALES).unwrap();
+    let mut command = shop.system.command(&["import", "--map", "map.toml", "a.csv", "b.csv", "c.csv"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    command.stdout(writer).stderr(Stdio::piped());
+    let ended = command.spawn().unwrap().wait_with_output().await.unwrap();
+    assert_eq!(ended.status.code(), Some(10), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("refused rows are in b.rejects.csv"));
+    assert_eq!(shop.figures(SALES, "c.csv", b"").await, [0, 3, 0]);
+    shop.system.stop().await;
+}

@@ -257,6 +257,28 @@ async fn an_import_that_ended_between_two_statements_is_completed_by_the_next() 
     shop.system.stop().await;
 }
 
+/// A row that had been refused was decided behind those that follow it, and what the file says first stood.
+#[tokio::test]
+async fn mended_rows_are_decided_in_their_order() {
+    let folder = fresh_folder();
+    let shop = Shop::open(folder.path()).await;
+    let map = "name = \"prices\"\ncontext = \"retail\"\nidentity = [\"{k}\"]\n[[command]]\naggregate = \"product\"\nid = \"{sku}\"\n\
+               command = \"reprice\"\nbody = { unit_price = { integer = \"{p}\" }, currency = \"USD\" }\n";
+    shop.write("s.csv", &format!("{HEADER}1,tea,Tea,one,1\n"));
+    assert_eq!(shop.figures(SALES, "s.csv").await, [1, 0, 0, 0]);
+    shop.write("p.csv", "k,sku,p\n1,tea,-5\n2,tea,x\n3,tea,-7\n");
+    assert_eq!(shop.figures(map, "p.csv").await, [0, 0, 0, 3]);
+    let mended = shop.read("p.rejects.csv").replace("tea,-5", "tea,5").replace("tea,x", "tea,6");
+    shop.write("mended.csv", &mended.replace("tea,-7", "tea,7"));
+    assert_eq!(shop.figures(map, "mended.csv").await, [3, 0, 0, 0]);
+    let history = shop.system.millstream(&["history", "--json", "retail", "product", "tea"]).await;
+    let events = history.expect_success("millstream history").json_lines();
+    let prices: Vec<&Value> =
+        events.iter().map(|event| &event["data"]["unit_price"]).filter(|price| !price.is_null()).collect();
+    assert_eq!(prices, [5, 6, 7].map(Value::from).iter().collect::<Vec<_>>(), "{events:?}");
+    shop.system.stop().await;
+}
+
 /// A row whose sale had the number of another one was new, since its article was.
 #[tokio::test]
 async fn a_command_without_effect_is_not_hidden_by_others_of_its_row() {

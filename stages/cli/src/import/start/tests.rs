@@ -27,6 +27,8 @@ fn what_the_point_is_is_written_down_where_other_numbers_show_it() {
             "{map}"
         );
     }
+    let american = begun("a;1,230\nb;12,000\nc;4,950\n");
+    assert!(american.contains(doubt) && !american.contains("\ndecimal = "), "{american}");
     let german = begun("a;1.250\nb;0,5\n");
     assert!(german.contains("\ndecimal = \",\"\nthousands = \".\"\n") && !german.contains(doubt), "{german}");
 }

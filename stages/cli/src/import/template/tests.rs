@@ -137,6 +137,15 @@ fn amounts_are_of_the_currency_that_stands_beside_them() {
         let told = of_row(&mapping, ["3.50", "EUR"]).unwrap_err().to_string();
         assert!(told.contains("the currency of its command"), "{told}");
     }
+
+    // 1500 yen were 150,000 where the map said places = 2.
+    let of_places = "lines = [{ unit_price = { decimal = \"{p}\", places = 2 } }]";
+    let told = parsed(&format!("currency = \"JPY\"\n{of_places}")).unwrap_err();
+    assert!(told.contains("an amount in it is read with places = 2, which it has not"), "{told}");
+    let mapping = format!("currency = \"{{c}}\"\n{of_places}");
+    assert!(of_row(&mapping, ["3.50", "EUR"]).is_ok());
+    let told = of_row(&mapping, ["1500", "JPY"]).unwrap_err().to_string();
+    assert!(told.contains("\"1500\" is not to be read with places = 2, as JPY has 0"), "{told}");
 }
 
 proptest! {

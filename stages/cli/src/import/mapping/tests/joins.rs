@@ -31,6 +31,7 @@ fn german() -> String {
     MAP.replacen("[[command]]", &format!("{file}[[command]]"), 1)
         .replace("{price}", "{prices.cost}")
         .replace("places = 2", "places = 3")
+        .replace("\"USD\"", "\"KWD\"")
 }
 
 /// A price of 1.234 became 1234.000: the sheet was written in one form and read in the other.

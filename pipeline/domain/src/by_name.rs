@@ -4,6 +4,9 @@
 //! something that nobody intended: `["S1","USD",[]]` would be a sale, and its meaning would change with the order of the fields. [`ByName`]
 //! refuses such a list at any depth. Real lists and tuples are read as usual.
 //!
+//! In MessagePack a key may be a number, which the decoders take as the place of a field or of an enum's variant. It is refused too: a name is
+//! a string.
+//!
 //! Deliberately absent: what serde buffers before it decides on a type (flattened fields, untagged and internally tagged enums).
 
 use std::fmt;
@@ -19,6 +22,12 @@ pub struct ByName<T>(pub T);
 
 /// The visitor of a struct. It refuses lists.
 struct Named<V>(V);
+
+/// The entries of a struct, whose keys are strings.
+struct NamedEntries<A>(A);
+
+/// What reads a name: of a field, or of a variant.
+struct Name<T>(T);
 
 macro_rules! forward {
     ($($method:ident($($argument:ident : $type:ty),*);)*) => {
@@ -123,11 +132,63 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Named<V> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<V::Value, A::Error> {
-        self.0.visit_map(ByName(entries))
+        self.0.visit_map(NamedEntries(ByName(entries)))
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
         self.0.visit_newtype_struct(ByName(deserializer))
+    }
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for NamedEntries<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
+        self.0.next_key_seed(Name(seed))
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
+        self.0.next_value_seed(seed)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        self.0.size_hint()
+    }
+}
+
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Name<S> {
+    type Value = S::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
+        self.0.deserialize(Name(deserializer))
+    }
+}
+
+/// Whatever is asked for, the name is told as a string; what is none is refused by [`Visitor`]'s own words.
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for Name<D> {
+    type Error = D::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_identifier(Name(visitor))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct
+        seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+
+    fn is_human_readable(&self) -> bool {
+        self.0.is_human_readable()
+    }
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for Name<V> {
+    type Value = V::Value;
+
+    visit! { visit_str(&str); visit_borrowed_str(&'de str); visit_string(String); }
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a name, which is a string")
     }
 }
 
@@ -172,7 +233,7 @@ impl<'de, A: EnumAccess<'de>> EnumAccess<'de> for ByName<A> {
     type Variant = ByName<A::Variant>;
 
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self::Variant), A::Error> {
-        self.0.variant_seed(ByName(seed)).map(|(value, variant)| (value, ByName(variant)))
+        self.0.variant_seed(Name(seed)).map(|(value, variant)| (value, ByName(variant)))
     }
 }
 
@@ -254,6 +315,28 @@ mod tests {
         let packed = rmp_serde::to_vec(&sale).unwrap();
         let mut decoder = rmp_serde::Deserializer::new(&*packed);
         assert!(Sale::deserialize(ByName(&mut decoder)).is_err());
+    }
+
+    /// A number as a key was the place of a field, and so was a variant's.
+    #[test]
+    fn numbers_and_bytes_are_no_names() {
+        let read = |bytes: &[u8]| {
+            Line::deserialize(ByName(&mut rmp_serde::Deserializer::new(bytes))).map_err(|it| it.to_string())
+        };
+        let named = rmp_serde::to_vec_named(&Line { sku: "tea".into(), quantity: -3 }).unwrap();
+        assert_eq!(read(&named), Ok(Line { sku: "tea".into(), quantity: -3 }));
+        let tea = [0xa3, b't', b'e', b'a'];
+        let by_number = [&[0x82, 0x00][..], &tea, &[0x01, 0xfd]].concat();
+        let by_bytes = [&[0x82, 0xc4, 3][..], b"sku", &tea, &[0xc4, 8], b"quantity", &[0xfd]].concat();
+        for bytes in [by_number, by_bytes] {
+            let refused = read(&bytes).unwrap_err();
+            assert!(refused.contains("a name, which is a string"), "{refused}");
+        }
+        // {0: nil} and {2: [1, 2]}
+        for bytes in [&[0x81, 0x00, 0xc0][..], &[0x81, 0x02, 0x92, 1, 2]] {
+            let means = Means::deserialize(ByName(&mut rmp_serde::Deserializer::new(bytes)));
+            assert!(means.is_err(), "{means:?}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::{
 
 use jiff::Timestamp;
 use millstream::{
+    contract::subject::AGGREGATE_ID_LENGTH_MAX,
     decider::{ANY_COMMAND, INTERNAL_COMMAND},
     testing::sequential_handler::SequentialHandler,
     values::{
@@ -103,6 +104,7 @@ fn bad_lines(price: &'static str) -> Vec<(&'static str, Value, &'static str)> {
         ("lines", json!([]), "lines-empty"),
         ("lines", Value::Array(too_many), "lines-too-many"),
         ("lines.sku", json!("a b"), "sku-not-allowed"),
+        ("lines.sku", json!("a".repeat(AGGREGATE_ID_LENGTH_MAX)), "stock-id-malformed"),
         ("lines.quantity", json!(0), "quantity-not-positive"),
         ("lines.quantity", json!(QUANTITY_MAX + 1), "quantity-too-large"),
         (price, json!(-1), "price-negative"),
@@ -259,6 +261,10 @@ fn stock(met: &mut Met) {
                 ],
             );
     }
+    let of_order = json!({ "quantity": 1, "reference": "order:O1" });
+    Case::of(met, "retail.stock.w:a", &[]).refuses("issue", &of_order, "reservation-unknown");
+    let of_order = json!({ "quantity": 1, "reservation": "order:O1" });
+    Case::of(met, "retail.stock.w:a", &[]).refuses("reserve", &of_order, "reservation-not-allowed");
     transfers(met);
     for command in ["reserve", "request-reservation"] {
         let body = json!({ "reservation": "R", "quantity": 1 });
@@ -516,6 +522,7 @@ fn comment(met: &mut Met) {
 #[test]
 fn commands_that_fulfilment_gives_are_refused_from_anybody_else() {
     let aggregates = millstream_model::aggregates();
+    assert_eq!(aggregates.get("retail", "stock").unwrap().internal_commands(), ["request-reservation"]);
     let internal = aggregates.get("orders", "order").unwrap().internal_commands();
     assert_eq!(internal, ["confirm-reservation", "reject-reservation", "expire-payment", "expire-shipment"]);
     let mut handler = SequentialHandler::new(aggregates, "any");

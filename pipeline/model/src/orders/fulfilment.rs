@@ -34,7 +34,8 @@ use super::order::{
     RefundRemainder, RejectReservation, units_by_sku,
 };
 use crate::retail::stock::{
-    IssueStock, ReleaseReservation, RequestReservation, ReservationRefused, Stock, StockEvent, StockId,
+    IssueStock, ORDER_RESERVATION_PREFIX, ReleaseReservation, RequestReservation, ReservationRefused, Stock,
+    StockEvent, StockId,
 };
 
 const NAME: &str = "fulfilment";
@@ -42,9 +43,6 @@ const ORDERS: &str = "fulfilment.orders";
 
 /// The refund's id, for the one refund that this process asks for.
 const REFUND: &str = "cancellation";
-
-/// What comes before the order's id in the id of its reservations.
-const RESERVATION_PREFIX: &str = "order:";
 
 /// How long customers and the warehouse have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,7 +214,7 @@ fn answer_stock(
         StockEvent::ReservationRefused(refused) => (&refused.reservation, Some(refused)),
         _ => return Ok(vec![]),
     };
-    let Some(order) = reservation.strip_prefix(RESERVATION_PREFIX) else { return Ok(vec![]) };
+    let Some(order) = reservation.strip_prefix(ORDER_RESERVATION_PREFIX) else { return Ok(vec![]) };
     let Some(note) = rows.read::<OrderNote>(ORDERS, order)? else { return Ok(vec![]) };
     let stock = StockId::parse(envelope.stream_id.id())
         .map_err(|rejection| ProjectionError::Inconsistent(rejection.to_string()))?;
@@ -317,7 +315,7 @@ impl Case<'_> {
 }
 
 fn reservation(order: &str) -> String {
-    format!("{RESERVATION_PREFIX}{order}")
+    format!("{ORDER_RESERVATION_PREFIX}{order}")
 }
 
 fn payment_timer(order: &str) -> String {

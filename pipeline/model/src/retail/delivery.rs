@@ -12,6 +12,7 @@ use millstream::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::stock::StockId;
 use crate::lines::check_line_count;
 
 /// Some units of one item at one cost.
@@ -80,6 +81,7 @@ const REJECTIONS: &[(&str, &[&str])] = &[(
         "lines-empty",
         "lines-too-many",
         "sku-not-allowed",
+        "stock-id-malformed",
         "quantity-not-positive",
         "quantity-too-large",
         "price-negative",
@@ -132,7 +134,7 @@ impl Decider for Delivery {
                 Err(differs(context.aggregate_id))
             };
         }
-        check_lines(&format!("delivery {}", context.aggregate_id), &receive.lines)?;
+        check_lines(&format!("delivery {}", context.aggregate_id), &receive.location, &receive.lines)?;
         Ok(vec![DeliveryEvent::Received(DeliveryReceived {
             supplier: receive.supplier.clone(),
             location: receive.location.clone(),
@@ -162,10 +164,11 @@ fn says_the_same(
         && given_date.is_none_or(|date| date == received.business_date)
 }
 
-fn check_lines(what: &str, lines: &[DeliveryLine]) -> Result<(), Rejection> {
+fn check_lines(what: &str, location: &str, lines: &[DeliveryLine]) -> Result<(), Rejection> {
     check_line_count(what, lines.len())?;
     for line in lines {
         check_reference("sku-not-allowed", "sku", &line.sku)?;
+        StockId::check_line(location, &line.sku)?;
         check_quantity(&format!("{} in {what}", line.sku), line.quantity)?;
         check_price(&format!("{} in {what}", line.sku), line.unit_cost)?;
     }

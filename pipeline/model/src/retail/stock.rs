@@ -12,66 +12,28 @@ mod counting;
 mod rejections;
 mod remembered_movements;
 mod reserving;
+mod stock_id;
 mod transferring;
 
 use std::collections::BTreeMap;
 
 use millstream::decider::{Decider, DecisionContext, EventsWithPartners, Rejection, rejections_of};
-use millstream::values::reference::{check_label, check_reference};
+use millstream::values::reference::check_label;
 use millstream::values::{business_date::BusinessDate, money::check_quantity};
 use serde::{Deserialize, Serialize};
 
-pub use self::remembered_movements::REMEMBERED_MAX;
 use self::{
-    rejections::{REJECTIONS, reference_differs},
+    rejections::{REJECTIONS, reference_differs, reservation_unknown},
     remembered_movements::{Memory, Movement, ReservationEnd},
 };
+pub use self::{remembered_movements::REMEMBERED_MAX, stock_id::StockId};
 
 /// Where the available units stand low unless a stock says otherwise: below this many. Two handfuls, so that a new
 /// stock shows up before it is empty.
 pub const MINIMUM_DEFAULT: i64 = 10;
 
-/// The two parts of a stock's id.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct StockId {
-    /// The store or warehouse. Without a colon.
-    pub location: String,
-    /// The item.
-    pub sku: String,
-}
-
-impl StockId {
-    /// Reads `<location>:<sku>`; a sku may contain colons itself.
-    ///
-    /// # Errors
-    /// The rejection `stock-id-malformed`.
-    pub fn parse(id: &str) -> Result<Self, Rejection> {
-        let (location, sku) = Self::parts(id)?;
-        Ok(Self { location: location.to_owned(), sku: sku.to_owned() })
-    }
-
-    /// Location and sku as they stand in the id.
-    ///
-    /// # Errors
-    /// As [`Self::parse`].
-    pub fn parts(id: &str) -> Result<(&str, &str), Rejection> {
-        match id.split_once(':') {
-            Some((location, sku)) if !location.is_empty() && !sku.is_empty() => Ok((location, sku)),
-            _ => {
-                let message = format!("stock {id} is not <location>:<sku>; write it as in 2506:75087");
-                Err(Rejection::new("stock-id-malformed", message))
-            }
-        }
-    }
-
-    /// The id of the stock of `sku` at `location`; none where the two make no id, because the location has a colon or
-    /// they are too long together.
-    pub fn join(location: &str, sku: &str) -> Option<String> {
-        let id = format!("{location}:{sku}");
-        let reads_back = Self::parse(&id).is_ok_and(|parsed| parsed.location == location);
-        (reads_back && check_reference("", "", &id).is_ok()).then_some(id)
-    }
-}
+/// What the reservations of orders are called: this, and the order's id. The process that sees orders through asks for them, and nobody else.
+pub const ORDER_RESERVATION_PREFIX: &str = "order:";
 
 /// Adds units. The same content under the same reference again changes nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -341,6 +303,10 @@ impl Decider for Stock {
         rejections_of(REJECTIONS).collect()
     }
 
+    fn internal_commands() -> &'static [&'static str] {
+        &["request-reservation"]
+    }
+
     fn check_id(id: &str) -> Result<(), Rejection> {
         StockId::parse(id).map(|_| ())
     }
@@ -465,6 +431,13 @@ fn decide_issue(
     }
     let reserved =
         reference.and_then(|reference| state.reservations.get(reference)).map(|open| open.quantity);
+    // Issued in the name of an order before that is reserved, its own issue would be taken for a repeat.
+    if let Some(reference) = reference.filter(|reference| reference.starts_with(ORDER_RESERVATION_PREFIX))
+        && reserved.is_none()
+        && state.memory.ended(reference).is_none()
+    {
+        return Err(reservation_unknown(reference, stock, "issue"));
+    }
     if let Some(reserved) = reserved.filter(|reserved| issue.quantity > *reserved) {
         let message = format!(
             "reservation {} of stock {stock} holds {reserved}, not {}; issue the rest under another reference",

@@ -8,8 +8,8 @@
 //!
 //! Each movement counts for the business date of what caused it, late or not. Lines are numbered from 1.
 //!
-//! A location with a colon in its id, or one that together with a sku is longer than an id may be, has no stock: nothing
-//! follows from its lines. No notes are kept.
+//! A location with a colon in its id, or one that together with a sku is longer than an id may be, has no stock. Deliveries and tills refuse
+//! such lines; nothing follows from those that were recorded before they did. No notes are kept.
 
 use millstream::{
     contract::commit::EventEnvelope,
@@ -109,10 +109,11 @@ fn movements<'l>(
 #[cfg(test)]
 mod tests {
     use millstream::{
+        contract::subject::AGGREGATE_ID_LENGTH_MAX,
         decider::AggregateRegistry,
         testing::{in_memory_system::InMemorySystem, memory_rows::MemoryRows, project::rows_of},
     };
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::retail::{stock_view::StockView, till::Till};
@@ -120,6 +121,33 @@ mod tests {
     fn system() -> InMemorySystem {
         let registry = AggregateRegistry::new().with::<Delivery>().with::<Till>().with::<Stock>();
         InMemorySystem::new(registry, vec![Box::new(StockKeeping)])
+    }
+
+    /// A sku as long as an id may be was sold, and no stock went down, without a word.
+    #[test]
+    fn line_of_which_there_can_be_no_stock_is_refused() {
+        let longest = "s".repeat(AGGREGATE_ID_LENGTH_MAX - "store:".len());
+        let longer = format!("{longest}s");
+        for (store, sku, refused) in
+            [("store", &longest, false), ("store", &longer, true), ("st:re", &longest, true)]
+        {
+            let mut system = system();
+            let line = |price: &str| json!([{ "sku": sku, "quantity": 2, price: 1 }]);
+            let delivery = json!({ "supplier": "acme", "location": store, "currency": "USD", "lines": line("unit_cost") });
+            let sale = json!({ "sale": "S1", "currency": "USD", "lines": line("unit_price") });
+            let back = json!({ "return": "R1", "currency": "USD", "lines": line("unit_price") });
+            let till = format!("retail.till.{store}_2012-01-31");
+            for (address, body) in [
+                ("retail.delivery.D1.receive".to_owned(), delivery),
+                (format!("{till}.record-sale"), sale),
+                (format!("{till}.record-return"), back),
+            ] {
+                let code = system.send(&address, &body.to_string()).err().map(|rejection| rejection.code);
+                assert_eq!(code, refused.then_some("stock-id-malformed"), "{address} {sku}");
+            }
+            let stock = format!("{store}:{sku}");
+            assert_eq!(on_hand(&system, &stock), (!refused).then_some(2));
+        }
     }
 
     fn on_hand(system: &InMemorySystem, stock: &str) -> Option<i64> {
@@ -162,12 +190,12 @@ mod tests {
         assert!(issued.below_zero);
     }
 
+    /// Tills refuse it; a history may hold it.
     #[test]
     fn location_that_can_have_no_stock_is_passed_over() {
-        let mut system = system();
-        let sale = r#"{"sale":"S1","currency":"USD","lines":[{"sku":"a","quantity":3,"unit_price":9}]}"#;
-        system.send("retail.till.a:b_2012-01-31.record-sale", sale).unwrap();
-        assert_eq!(system.history().commits().len(), 1);
-        assert!(system.refused().is_empty());
+        let date = BusinessDate::parse("2012-01-31").unwrap();
+        let effects =
+            movements("a:b", date, "sale a:b_2012-01-31/S1", [("a", 3)].into_iter(), Way::Out).unwrap();
+        assert_eq!(effects, []);
     }
 }

@@ -19,6 +19,7 @@ use millstream::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::stock::StockId;
 use crate::lines::check_line_count;
 
 /// The two parts of a till's id.
@@ -162,6 +163,7 @@ const LINES_REFUSED: &[&str] = &[
     "lines-empty",
     "lines-too-many",
     "sku-not-allowed",
+    "stock-id-malformed",
     "quantity-not-positive",
     "quantity-too-large",
     "price-negative",
@@ -305,7 +307,7 @@ fn decide_sale(state: &TillState, command: &RecordSale, till: &str) -> Result<Ve
         };
     }
     check_currency(state, currency, till)?;
-    check_lines(&format!("sale {}", command.sale), &command.lines)?;
+    check_lines(&format!("sale {}", command.sale), till, &command.lines)?;
     Ok(vec![TillEvent::SaleRecorded(SaleRecorded {
         sale: command.sale.clone(),
         currency,
@@ -329,7 +331,7 @@ fn decide_return(state: &TillState, command: &RecordReturn, till: &str) -> Resul
         };
     }
     check_currency(state, currency, till)?;
-    check_lines(&format!("return {}", command.return_id), &command.lines)?;
+    check_lines(&format!("return {}", command.return_id), till, &command.lines)?;
     if let Some(sale) = &command.sale {
         check_left(state, sale, &command.lines)?;
     }
@@ -359,10 +361,12 @@ fn check_currency(state: &TillState, currency: Currency, till: &str) -> Result<(
     }
 }
 
-fn check_lines(what: &str, lines: &[TillLine]) -> Result<(), Rejection> {
+fn check_lines(what: &str, till: &str, lines: &[TillLine]) -> Result<(), Rejection> {
+    let store = TillId::parse(till)?.store;
     check_line_count(what, lines.len())?;
     for line in lines {
         check_reference("sku-not-allowed", "sku", &line.sku)?;
+        StockId::check_line(&store, &line.sku)?;
         check_quantity(&format!("{} in {what}", line.sku), line.quantity)?;
         check_price(&format!("{} in {what}", line.sku), line.unit_price)?;
     }

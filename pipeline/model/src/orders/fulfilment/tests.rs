@@ -145,13 +145,33 @@ fn order_of_one_sku_in_two_lines_is_reserved_once() {
 #[test]
 fn reservations_of_people_are_left_alone() {
     let mut system = system();
-    for reservation in ["anna", "order:", "order:O-9"] {
+    for reservation in ["anna", "order", "an order:O-1"] {
         let body = json!({ "reservation": reservation, "quantity": 1 });
         system.send("retail.stock.main:a.reserve", &body.to_string()).unwrap();
     }
     place(&mut system, "O-1", 8, 1);
     assert_eq!(order_row(&system, "O-1")["cancelled_by"], "reservation-refused");
     assert_eq!(stock(&system), [(10, 3), (10, 0)]);
+}
+
+/// Whoever reserved, requested or issued in the name of an order before it was placed left it without an answer, or its goods reserved.
+#[test]
+fn nobody_takes_the_name_of_an_order_before_it_is_placed() {
+    let mut system = system();
+    for (command, body, code) in [
+        ("reserve", json!({ "reservation": "order:O-1", "quantity": 2 }), "reservation-not-allowed"),
+        ("request-reservation", json!({ "reservation": "order:O-1", "quantity": 2 }), "internal-command"),
+        ("issue", json!({ "quantity": 2, "reference": "order:O-1" }), "reservation-unknown"),
+    ] {
+        let refused = system.send(&format!("retail.stock.main:a.{command}"), &body.to_string()).unwrap_err();
+        assert_eq!(refused.code, code, "{refused}");
+    }
+    place(&mut system, "O-1", 2, 1);
+    assert_eq!(order_row(&system, "O-1")["state"], "reserved");
+    system.send("orders.order.O-1.pay", PAY).unwrap();
+    system.send("orders.order.O-1.ship", r#"{"shipment":"S"}"#).unwrap();
+    assert_eq!(stock(&system), [(8, 0), (9, 0)]);
+    assert_done(&system);
 }
 
 #[test]

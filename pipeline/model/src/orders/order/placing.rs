@@ -49,13 +49,7 @@ fn check_lines(order: &str, place: &PlaceOrder) -> Result<i64, Rejection> {
         check_reference("sku-not-allowed", "sku", &line.sku)?;
         check_quantity(&format!("{} in {what}", line.sku), line.quantity)?;
         check_price(&format!("{} in {what}", line.sku), line.unit_price)?;
-        if StockId::join(&place.location, &line.sku).is_none() {
-            let message = format!(
-                "there can be no stock of {} at {}: a location has no colon, and both fit in one id",
-                line.sku, place.location
-            );
-            return Err(Rejection::new("stock-id-malformed", message));
-        }
+        StockId::check_line(&place.location, &line.sku)?;
     }
     for (sku, quantity) in units_by_sku(lines) {
         check_quantity(&format!("all {sku} in {what}"), quantity)?;

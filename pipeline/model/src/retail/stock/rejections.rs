@@ -19,7 +19,7 @@ pub(super) const REJECTIONS: &[(&str, &[&str])] = &[
     (ANY_COMMAND, &["stock-id-malformed"]),
     ("receive", MOVEMENT_REFUSED),
     ("issue", MOVEMENT_REFUSED),
-    ("issue", &["issue-exceeds-reservation"]),
+    ("issue", &["issue-exceeds-reservation", "reservation-unknown"]),
     ("transfer", MOVEMENT_REFUSED),
     ("transfer", &["stock-not-available", "transfer-to-itself", "location-not-allowed"]),
     ("reserve", RESERVATION_REFUSED),
@@ -40,6 +40,11 @@ pub(super) fn reservation_differs(reservation: &str, stock: &str) -> Rejection {
     let message =
         format!("reservation {reservation} of stock {stock} is recorded with other content; use another id");
     Rejection::new("reservation-differs", message)
+}
+
+pub(super) fn reservation_unknown(reservation: &str, stock: &str, to: &str) -> Rejection {
+    let message = format!("stock {stock} has no reservation {reservation} to {to}; check the id");
+    Rejection::new("reservation-unknown", message)
 }
 
 pub(super) fn reservation_closed(reservation: &str, stock: &str) -> Rejection {

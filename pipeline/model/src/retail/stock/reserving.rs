@@ -6,9 +6,9 @@ use millstream::{
 };
 
 use super::{
-    ReleaseReservation, RequestReservation, Reservation, ReservationRefused, ReservationReleased,
-    ReserveStock, StockEvent, StockReserved, StockState,
-    rejections::{reservation_closed, reservation_differs},
+    ORDER_RESERVATION_PREFIX, ReleaseReservation, RequestReservation, Reservation, ReservationRefused,
+    ReservationReleased, ReserveStock, StockEvent, StockReserved, StockState,
+    rejections::{reservation_closed, reservation_differs, reservation_unknown},
     remembered_movements::ReservationEnd,
 };
 
@@ -20,6 +20,13 @@ pub(super) fn decide_reserve(
     let stock = context.aggregate_id;
     let ReserveStock { reservation, quantity } = reserve;
     check_reservation(stock, reservation, *quantity)?;
+    // An order that is placed later would ask for it in vain: what is reserved already is not answered again.
+    if reservation.starts_with(ORDER_RESERVATION_PREFIX) {
+        let message = format!(
+            "reservation {reservation} is an order's: its name begins with {ORDER_RESERVATION_PREFIX}; reserve under another"
+        );
+        return Err(Rejection::new("reservation-not-allowed", message));
+    }
     if let Some(open) = state.reservations.get(reservation) {
         let same = open.quantity == *quantity;
         return if same { Ok(vec![]) } else { Err(reservation_differs(reservation, stock)) };
@@ -79,10 +86,7 @@ pub(super) fn decide_release(
                 format!("reservation {reservation} of stock {stock} was issued; receive what comes back");
             Err(Rejection::new("reservation-issued", message))
         }
-        Some((_, ReservationEnd::Refused)) | None => {
-            let message = format!("stock {stock} has no reservation {reservation} to release; check the id");
-            Err(Rejection::new("reservation-unknown", message))
-        }
+        Some((_, ReservationEnd::Refused)) | None => Err(reservation_unknown(reservation, stock, "release")),
     }
 }
 

@@ -176,6 +176,41 @@ async fn outcomes_as_they_should_be_are_verified_whole_and_in_part() {
     assert!(text.contains("older than the first record that OUTCOMES keeps"), "{text}");
 }
 
+/// Right after the last command had been deleted, thousands of violations were told: the server still counts it as the end of the stream.
+/// That an outcome has no command any more is told of that one, and of nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_last_command_accuses_no_other() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, "a", millstream_model::aggregates()).await;
+    let last = some_commands(&broker).await;
+    handler.stop().await;
+    let commands = server.jetstream_stream(COMMANDS).await;
+    let accused = async |deleted: &[u64], there: u64| {
+        let (code, text, said) = millstream(&server, &["verify", "outcomes", "--json"]).await;
+        assert_eq!(code, 65, "{text}{said}");
+        let mut lines = json_lines(&text);
+        let figures = lines.pop().unwrap();
+        assert_eq!(figures["commands"], json!(there), "{text}");
+        let mut named: Vec<u64> = lines.iter().map(|line| line["sequence"].as_u64().unwrap()).collect();
+        named.sort_unstable_by(|one, other| other.cmp(one));
+        assert_eq!(named, deleted, "{text}");
+    };
+    let mut deleted = Vec::new();
+    for sequence in [last, last - 1, last - 2] {
+        assert!(commands.delete_message(sequence).await.unwrap());
+        deleted.push(sequence);
+        accused(&deleted, sequence - 1).await;
+    }
+    // What comes next is numbered behind them, and is decided like any other.
+    let handler = Running::start(&server, "b", millstream_model::aggregates()).await;
+    let next = publish(&broker, 1, "discontinue", "{}", None).await;
+    assert_eq!(next, last + 1);
+    decided(&broker, next).await;
+    handler.stop().await;
+    accused(&deleted, last - 2).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_record_and_a_repeated_commit_are_found() {
     let server = TestServer::start_provisioned().await;

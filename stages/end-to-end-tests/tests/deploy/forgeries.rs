@@ -3,6 +3,7 @@
 
 use async_nats::{Client, HeaderMap, jetstream};
 use end_to_end_tests::waiting::until;
+use futures::{StreamExt as _, future::join_all};
 use millstream_contract::{commit::StoredCommit, header, stream_names};
 use millstream_jetstream::{broker::Broker as _, nats_server::free_port};
 use serde_json::Value;
@@ -154,4 +155,40 @@ async fn a_reply_subject_makes_nobody_publish_where_its_sender_may_not() {
     for (health, process) in &mut stages {
         process.healthy(health, "/readyz").await;
     }
+}
+
+/// Senders who wait at the same time, and outcomes that a forger has sent to each of the places where theirs could be expected.
+const SENDERS: usize = 32;
+
+/// Places were counted: whoever had a command of its own answered to the next ones made others believe that theirs had been rejected.
+#[tokio::test]
+async fn an_answer_to_submit_cannot_be_forged_by_whoever_knows_the_process() {
+    let server = ProductionServer::start_provisioned().await;
+    let folder = TempDir::new().unwrap();
+    let _stages = start_stages(&server, &folder).await;
+    let (forger, honest) = (server.client("publisher").await, server.client("publisher").await);
+    let mut heard = server.client("operator").await.subscribe("reply.submit.>").await.unwrap();
+    let submit = async |number: usize| {
+        let subject = format!("submit.retail.product.honest-{number}.register");
+        let outcome = honest.request(subject, PRODUCT.into()).await.unwrap();
+        serde_json::from_slice::<Value>(&outcome.payload).unwrap()
+    };
+    assert_eq!(submit(0).await["outcome"], "accepted");
+    let place = heard.next().await.unwrap().subject.to_string();
+    let (process, name) = place.rsplit_once('.').unwrap();
+    for number in 1..=SENDERS {
+        let mut headers = HeaderMap::new();
+        // Whatever is behind the process, counted from what was seen: of a product that nobody has registered, so that it is rejected.
+        for guess in [number.to_string(), format!("{name}{number}"), format!("submit.{number}")] {
+            headers.insert(header::REPLY, format!("{process}.{guess}").as_str());
+            let subject = format!("cmd.retail.product.never-{number}.discontinue");
+            forger.publish_with_headers(subject, headers.clone(), "{}".into()).await.unwrap();
+        }
+    }
+    let answers = join_all((1..=SENDERS).map(submit)).await;
+    for answer in answers {
+        assert_eq!(answer["outcome"], "accepted", "{answer}");
+    }
+    let verified = millstream("operator", &server, folder.path(), &["verify", "outcomes"]).await;
+    let _verified = verified.expect_success("verify outcomes");
 }

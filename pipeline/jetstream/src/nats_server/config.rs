@@ -2,6 +2,9 @@
 
 use std::{fmt::Write as _, net::Ipv4Addr, path::PathBuf};
 
+/// Messages that may wait for one stream while each is synced: as config/nats-server.conf says.
+const BUFFERED_MAX: usize = 5000;
+
 /// The server's place in a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterConfig {
@@ -63,6 +66,8 @@ impl NatsServerConfig {
         line(format_args!("  max_file: 1TB"));
         if let Some(interval) = &self.sync_interval {
             line(format_args!("  sync_interval: {}", quoted(interval)));
+            // As in production: nobody's messages wait long behind those of somebody who does not wait for acknowledgements.
+            line(format_args!("  max_buffered_msgs: {BUFFERED_MAX}"));
         }
         line(format_args!("}}"));
         if let Some(cluster) = &self.cluster {

@@ -62,6 +62,7 @@ fn the_server_has_its_own_files_and_the_accounts() {
     // Relative to /etc/nats-config, where the official chart keeps its file.
     assert!(config.contains("include ../millstream/nats-accounts.conf"), "{config}");
     assert!(config.contains("\"sync_interval\": \"always\""), "{config}");
+    assert!(config.contains("\"max_buffered_msgs\": 5000"), "{config}");
 }
 
 #[test]

@@ -18,15 +18,22 @@ use crate::broker::{ATOMIC_BATCH_MAX, AppendError, Broker, NewMessage};
 
 /// After so many appends of a size the slower way is tried once more: circumstances change.
 const PROBE_EVERY: u32 = 64;
+/// After so many at most: the pause doubles with each probe that changes nothing.
+const PROBE_EVERY_MAX: u32 = 4096;
+/// Where the way in use costs so many times what it did at the last probe, circumstances have changed, and the pause is short again.
+const CHANGED: f64 = 2.0;
 /// Messages that try single appends when nothing is known of them. Where each is synced alone, a thousand take half a second.
 const PROBE_FIRST: usize = 256;
 /// Messages that try them again while they are far slower, and how much slower that is.
 const PROBE_HOPELESS: usize = 64;
 const HOPELESS: f64 = 3.0;
 /// So much slower singles may seem before batches are used. Whoever appends measures elapsed time, of which a batch takes less
-/// than its share: it also costs the server CPU that readers and other writers wait for. Where each append is synced alone, batches
-/// are many times faster.
+/// than its share: it also costs the server CPU that readers and other writers wait for.
 const LEANING: f64 = 2.0;
+/// Where a message that travels singly takes so many seconds, however many travel together, the server waits for its disk at each of
+/// them, and not for its processor: a batch then saves what it seems to save. A message that is only written takes 8 to 40 µs, one that
+/// is synced 200 µs and more (docs/benchmarks.md).
+const SYNCED_SINGLY: f64 = 100e-6;
 /// Single appends in flight together: where each is synced alone, the last of them still has its answer before an append counts
 /// as unclear.
 const SINGLES_MAX: usize = 2000;
@@ -82,11 +89,48 @@ impl Cost {
 }
 
 /// What each way has cost for appends of a size.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Costs {
     single: Cost,
     atomic: Cost,
+    probes: Probes,
+}
+
+impl Default for Costs {
+    fn default() -> Self {
+        let probes = Probes { appends: 0, after: PROBE_EVERY, cheaper: Way::Single, cost: f64::INFINITY };
+        Self { single: Cost::default(), atomic: Cost::default(), probes }
+    }
+}
+
+/// When the slower way is tried once more. Whoever waits for a probe waits longer than the others, so the pauses double for as long as
+/// nothing changes.
+#[derive(Debug, Clone, Copy)]
+struct Probes {
+    /// Appends since the last probe.
     appends: u32,
+    /// After how many the next one is due.
+    after: u32,
+    /// Which way was cheaper at the last append.
+    cheaper: Way,
+    /// What it cost at the last probe.
+    cost: f64,
+}
+
+impl Probes {
+    /// Whether a further append should go the other way.
+    fn is_due(&mut self, cheaper: Way, cost: f64) -> bool {
+        self.appends += 1;
+        if cheaper != self.cheaper || cost > self.cost * CHANGED {
+            (self.cheaper, self.cost, self.after) = (cheaper, cost, PROBE_EVERY);
+        }
+        if self.appends < self.after {
+            return false;
+        }
+        (self.appends, self.cost) = (0, cost);
+        self.after = (self.after * 2).min(PROBE_EVERY_MAX);
+        true
+    }
 }
 
 /// What appends of each size have cost.
@@ -99,23 +143,31 @@ impl Measurements {
     fn choose(&mut self, class: usize) -> Choice {
         let near = (0..class).rev().chain(class..SIZE_CLASSES);
         let nearest = near.filter_map(|other| self.0.get(other)?.single.least()).next();
+        let leaning = if self.synced_singly() { 1.0 } else { LEANING };
         let Some(costs) = self.0.get_mut(class) else { return Choice::all(Way::Single) };
-        costs.appends = costs.appends.wrapping_add(1);
         let Some(atomic) = costs.atomic.least() else {
             return Choice { way: Way::Atomic, messages: ATOMIC_BATCH_MAX };
         };
         let Some(single) = costs.single.least().or(nearest) else {
             return Choice { way: Way::Single, messages: PROBE_FIRST };
         };
-        let cheaper = if single <= atomic * LEANING { Way::Single } else { Way::Atomic };
+        let cheaper = if single <= atomic * leaning { Way::Single } else { Way::Atomic };
+        let cost = if cheaper == Way::Single { single } else { atomic };
         match cheaper {
-            way if !costs.appends.is_multiple_of(PROBE_EVERY) => Choice::all(way),
+            way if !costs.probes.is_due(way, cost) => Choice::all(way),
             Way::Single => Choice { way: Way::Atomic, messages: ATOMIC_BATCH_MAX },
             Way::Atomic if single > atomic * HOPELESS => {
                 Choice { way: Way::Single, messages: PROBE_HOPELESS }
             }
             Way::Atomic => Choice { way: Way::Single, messages: ATOMIC_BATCH_MAX },
         }
+    }
+
+    /// Whether the server seems to sync each single append. The least of all sizes counts: of a few messages, each seems to take as
+    /// much as the way there and back.
+    fn synced_singly(&self) -> bool {
+        let least = self.0.iter().filter_map(|costs| costs.single.least()).reduce(f64::min);
+        least.is_some_and(|least| least >= SYNCED_SINGLY)
     }
 
     fn note(&mut self, class: usize, way: Way, cost: Duration) {
@@ -286,11 +338,19 @@ mod tests {
         measurements.note(CLASS, Way::Atomic, Duration::from_micros(30));
         assert_eq!(measurements.choose(CLASS), Choice { way: Way::Single, messages: PROBE_FIRST });
         measurements.note(CLASS, Way::Single, Duration::from_micros(300));
-        let choices: Vec<_> = (0..PROBE_EVERY * 4).map(|_| measurements.choose(CLASS)).collect();
         let probe = Choice { way: Way::Single, messages: PROBE_HOPELESS };
-        let probes = choices.iter().filter(|choice| **choice == probe).count();
-        let known = choices.iter().filter(|choice| **choice == Choice::all(Way::Atomic)).count();
-        assert_eq!((probes, known), (4, choices.len() - 4));
+        let mut probed = Vec::new();
+        let mut choose = |measurements: &mut Measurements, number| match measurements.choose(CLASS) {
+            choice if choice == probe => probed.push(number),
+            choice => assert_eq!(choice, Choice::all(Way::Atomic)),
+        };
+        (1..=PROBE_EVERY * 15).for_each(|number| choose(&mut measurements, number));
+        // What it costs has changed: a probe comes soon.
+        for _ in 0..MEASUREMENTS {
+            measurements.note(CLASS, Way::Atomic, Duration::from_micros(90));
+        }
+        (1..=PROBE_EVERY).for_each(|number| choose(&mut measurements, PROBE_EVERY * 15 + number));
+        assert_eq!(probed, [1, 3, 7, 15, 16].map(|times| PROBE_EVERY * times));
     }
 
     #[test]
@@ -303,6 +363,18 @@ mod tests {
         measurements.note(CLASS, Way::Atomic, Duration::from_micros(30));
         measurements.note(CLASS, Way::Single, Duration::from_micros(70));
         assert_eq!(measurements.choose(CLASS), Choice::all(Way::Atomic));
+    }
+
+    #[test]
+    fn batches_of_few_are_used_as_soon_as_they_are_faster_where_each_single_append_is_synced() {
+        const FEW: usize = 5;
+        let mut measurements = Measurements::default();
+        measurements.note(FEW, Way::Atomic, Duration::from_micros(170));
+        measurements.note(FEW, Way::Single, Duration::from_micros(200));
+        assert_eq!(measurements.choose(FEW), Choice::all(Way::Atomic));
+        // Many that travel together show that it was the way there and back, not the disk.
+        measurements.note(CLASS, Way::Single, Duration::from_micros(20));
+        assert_eq!(measurements.choose(FEW), Choice::all(Way::Single));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod changed_rows;
 mod checkpoint_check;
 mod decoding;
 mod follower;
+mod pace;
 mod past_views;
 mod projection_set;
 mod reader_lane;
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     changed_rows::{ChangedRows, ToTell},
     follower::{FollowError, RowFollower},
+    pace::{Hurry, InHurry},
     past_views::{FoldError, PastViews},
     projection_set::{NameTaken, ProjectionSet, view_name},
     status::{Halt, ProjectionStatus, View, ViewDirectory, any_changed},
@@ -256,7 +258,7 @@ impl<B: Broker> ProjectionRunner<B> {
         let applier = Applier::new(store.clone(), Arc::clone(&set), statuses.clone(), &config.metrics)
             .noting(changed)
             .followed_by(follower.clone());
-        let writer = Writer::new(applier, &config, work);
+        let writer = Writer::new(applier, &config, work, statuses.hurry());
         let writer = start(writer)?;
         // When one source fails, this ends the other one as well.
         let stop = shutdown.child_token();

@@ -10,7 +10,10 @@ use millstream_runtime::metrics::{Metrics, ProjectionMetrics};
 use millstream_store::read_store::{Checkpoint, ProjectionId, TableName};
 use tokio::sync::watch;
 
-use super::projection_set::{Input, ProjectionSet};
+use super::{
+    pace::Hurry,
+    projection_set::{Input, ProjectionSet},
+};
 
 /// Why a projection has halted. It tries again when the process restarts, when the message is not a commit and has been set aside, and when the
 /// message has been removed.
@@ -79,7 +82,10 @@ pub async fn any_changed(statuses: impl IntoIterator<Item = &mut watch::Receiver
 
 /// The statuses of all projections of a set, by index. Clones share them.
 #[derive(Clone)]
-pub(super) struct StatusBoard(Arc<[Posted]>);
+pub(super) struct StatusBoard {
+    posted: Arc<[Posted]>,
+    hurry: Hurry,
+}
 
 /// A status and its metrics.
 struct Posted {
@@ -97,11 +103,16 @@ impl StatusBoard {
             let status = watch::Sender::new(ProjectionStatus::new(stream));
             Posted { status, metrics: metrics.projection(member.id.as_str()) }
         });
-        Self(posted.collect())
+        Self { posted: posted.collect(), hurry: Hurry::default() }
+    }
+
+    /// Says that somebody waits for a position.
+    pub(super) fn hurry(&self) -> Hurry {
+        self.hurry.clone()
     }
 
     fn posted(&self, member: usize) -> &Posted {
-        self.0.get(member).expect("the board has a status for each member of the set")
+        self.posted.get(member).expect("the board has a status for each member of the set")
     }
 
     fn sender(&self, member: usize) -> &watch::Sender<ProjectionStatus> {
@@ -174,6 +185,8 @@ pub struct View {
     pub projection: ProjectionId,
     /// How far that projection has come.
     pub status: watch::Receiver<ProjectionStatus>,
+    /// To be told while somebody waits for that.
+    pub hurry: Hurry,
 }
 
 /// All views of a process, by context and name.
@@ -191,6 +204,7 @@ impl ViewDirectory {
                 table: each.table.clone(),
                 projection: set.members.get(each.member)?.id.clone(),
                 status: statuses.subscribe(each.member),
+                hurry: statuses.hurry(),
             };
             Some(((each.context.clone(), each.view.clone()), view))
         });

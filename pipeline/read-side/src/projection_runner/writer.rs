@@ -22,10 +22,15 @@ use super::{
     checkpoint_check::Verdict,
     decoding::Item,
     follower::ApplyError,
+    pace::{Hurry, Pace},
     projection_set::ProjectionSet,
     reader_lane::{ByLane, Lane},
     sync_schedule::SyncSchedule,
 };
+
+/// Work of fewer messages than this waits for more, where fewer than so many pieces of work wait already.
+const READS_FEW: usize = 200;
+const TASKS_FEW: usize = 16;
 
 /// Where a projection of the set begins.
 pub(super) struct Start {
@@ -76,6 +81,8 @@ pub(super) struct Writer {
     /// The most messages that one piece of work brings.
     read_max: usize,
     schedule: SyncSchedule,
+    pace: Pace,
+    hurry: Hurry,
     commits: ByLane<Counted>,
     records: ByLane<Counted>,
 }
@@ -115,13 +122,20 @@ impl WriterThread {
 }
 
 impl Writer {
-    pub(super) fn new(applier: Applier, config: &RunnerConfig, inbox: mpsc::Receiver<WriterTask>) -> Self {
+    pub(super) fn new(
+        applier: Applier,
+        config: &RunnerConfig,
+        inbox: mpsc::Receiver<WriterTask>,
+        hurry: Hurry,
+    ) -> Self {
         Self {
             applier,
             inbox,
             batch_max: config.batch_max,
             read_max: config.read_max(),
             schedule: SyncSchedule::new(config.durable_interval),
+            pace: Pace::default(),
+            hurry,
             commits: counted(config, EVENTS, &config.events_consumer),
             records: counted(config, OUTCOMES, &config.outcomes_consumer),
         }
@@ -142,6 +156,7 @@ impl Writer {
                     Wake::Closed => return if self.schedule.is_pending() { self.sync() } else { Ok(()) },
                 },
             };
+            self.pause(&work).await;
             held = self.perform(work)?;
         }
     }
@@ -160,6 +175,22 @@ impl Writer {
             None => self.inbox.recv().await,
         };
         Ok(received.map_or(Wake::Closed, Wake::WriterTask))
+    }
+
+    /// Waits a moment for more to come, where the last transaction has only just ended and little waits. What comes meanwhile stays in
+    /// the inbox; where that is full, those who read wait too.
+    async fn pause(&mut self, work: &WriterTask) {
+        let few = |work: &WriterTask| match work {
+            WriterTask::Commits(messages) | WriterTask::Records(messages) => messages.items.len() < READS_FEW,
+            WriterTask::Remove { .. } => true,
+            WriterTask::Start { .. } | WriterTask::Barrier { .. } => false,
+        };
+        if few(work)
+            && self.inbox.len() < TASKS_FEW
+            && let Some(due) = self.pace.due()
+        {
+            self.hurry.or_until(due).await;
+        }
     }
 
     /// Does `first`, together with all waiting work that fits into the same transaction. Returns work that it has already taken but that must
@@ -244,7 +275,9 @@ impl Writer {
     fn apply(&mut self, batch: &Batch) -> Result<(), ApplyError> {
         let sync_took = self.applier.sync_took();
         let durability = self.schedule.durability(Instant::now(), sync_took, batch.is_large());
+        let began = Instant::now();
         self.applier.apply(batch, durability, !self.inbox.is_empty())?;
+        self.pace.wrote(began);
         if durability == Durability::Durable {
             self.schedule.synced();
         }

@@ -134,6 +134,7 @@ impl ViewQuery {
             return Ok(None);
         }
         let waits = place.wait()?;
+        let _hurry = self.view.hurry.begin();
         let mut refused = Ok(());
         let reached = status.wait_for(|status| match self.check(status, asked) {
             Ok(ready) => ready,

@@ -21,7 +21,7 @@ pub use serde_json::Value;
 pub use self::declaring::derived;
 pub use self::errors::{CommandBodyError, EventError};
 pub use self::internal::{INTERNAL_COMMAND, check_origin};
-pub use self::partners::PARTNER_REJECTIONS;
+pub use self::partners::{PARTNER_REJECTIONS, PARTNERS_MAX};
 #[cfg(feature = "testing")]
 pub(crate) use self::partners::{decide_with_partners, partners_of};
 pub use self::plain_states::PlainStates;
@@ -70,9 +70,6 @@ impl DecisionContext<'_> {
         self.now.to_zoned(self.time_zone.clone()).date()
     }
 }
-
-/// The most partners that a command may have.
-pub const PARTNERS_MAX: usize = 16;
 
 /// The events of several aggregates that one command changes together. All of them are recorded, or none.
 #[derive(Debug, Clone, PartialEq, Eq)]

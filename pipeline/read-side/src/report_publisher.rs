@@ -43,8 +43,6 @@ use crate::{
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The pause between two searches for sealed revisions while open ones wait for their interval. Each search skips the open ones.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
-/// How often the states of open revisions are published unless configured otherwise.
-pub const OPEN_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 /// The part of a message's size that stays free for headers, including those of the append. It is twice that of an answer
 /// (`query_service/view_query.rs`): a client without an answer can ask for less, but a revision that the server refuses would never be
 /// published.

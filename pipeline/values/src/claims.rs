@@ -29,13 +29,9 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     namespace::{Namespace, VALUE_LENGTH_MAX, ValueError},
     process::{ClaimProcess, Claimant, HOLD_DEFAULT, Need},
+    rules::{HOLD_SECONDS_DEFAULT, HOLD_SECONDS_MAX},
 };
 use crate::context::InContext;
-
-/// For how many seconds a claim is held if its command does not say: enough time for a person to fill in a form.
-pub const HOLD_SECONDS_DEFAULT: u32 = 60 * 60;
-/// The longest time for which a claim is held without being confirmed: 31 days.
-pub const HOLD_SECONDS_MAX: u32 = 31 * 24 * 60 * 60;
 
 /// Claims the value. The holder of a claim may repeat it, which changes nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]

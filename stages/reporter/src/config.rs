@@ -6,8 +6,11 @@ use millstream_domain::{
     application::{Application, Model},
     projection::Projection,
 };
-use millstream_read_side::{read_side::ReadSideSettings, report_publisher::OPEN_INTERVAL_DEFAULT};
+use millstream_read_side::read_side::ReadSideSettings;
 use millstream_runtime::config::{Section, SectionKeys};
+
+/// How often the states of open revisions are published unless configured otherwise.
+const OPEN_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 
 /// The settings that only the reporter of an application has: where its ledgers are, how they are fed and queried, and whether it publishes.
 pub struct StageConfig<A> {

@@ -2,7 +2,10 @@
 
 use millstream_contract::subject::StreamId;
 
-use super::{Decider, DecisionContext, EventsWithPartners, PARTNERS_MAX, Rejection};
+use super::{Decider, DecisionContext, EventsWithPartners, Rejection};
+
+/// The most partners that a command may have.
+pub const PARTNERS_MAX: usize = 16;
 
 /// No aggregate can have this id.
 const MALFORMED: &str = "partner-malformed";

@@ -4,7 +4,10 @@
 //! Within a generation of EVENTS, progress only increases, and it is written with an expected sequence. So if two replicas both believe that
 //! they are active, neither can undo what the other has recorded.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use millstream_contract::{
@@ -14,6 +17,9 @@ use millstream_contract::{
 use millstream_jetstream::broker::{AppendError, Broker, BrokerError, NewMessage};
 use serde::{Deserialize, Serialize};
 
+/// How often new progress is recorded. After a crash, everything since the last record is sent again under the same ids, without a second
+/// effect.
+pub(super) const RECORD_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a record is tried if another replica writes it at the same time. After that, it waits for the next occasion.
 const TRIES_MAX: usize = 5;
 

@@ -25,16 +25,13 @@ use super::{
     Begin, ProcessRunnerError,
     carrier::{Carrier, Issuer, Waiting},
     outbox::{OUTBOX, key_behind, sequence},
-    progress::{self, KnownProgress, Progress},
+    progress::{self, KnownProgress, Progress, RECORD_INTERVAL},
 };
 
 /// How many rows are taken out of an outbox at once.
 const ROWS_MAX: usize = 4_000;
 /// The pause before effects that could not be carried out are tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// How often new progress is recorded. After a crash, everything since the last record is sent again under the same ids, without a second
-/// effect.
-const RECORD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A process and its outbox.
 pub(super) struct Seat {

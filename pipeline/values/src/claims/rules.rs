@@ -5,10 +5,14 @@ use millstream_domain::decider::{DecisionContext, Rejection};
 
 use super::{
     ClaimCommand, ClaimConfirmed, ClaimEvent, ClaimExpired, ClaimGranted, ClaimRefused, ClaimReleased,
-    ClaimState, ClaimValue, ConfirmationRefused, HOLD_SECONDS_DEFAULT, HOLD_SECONDS_MAX, Holding,
-    RequestClaim,
+    ClaimState, ClaimValue, ConfirmationRefused, Holding, RequestClaim,
 };
 use crate::reference::check_label;
+
+/// For how many seconds a claim is held if its command does not say: enough time for a person to fill in a form.
+pub const HOLD_SECONDS_DEFAULT: u32 = 60 * 60;
+/// The longest time for which a claim is held without being confirmed: 31 days.
+pub const HOLD_SECONDS_MAX: u32 = 31 * 24 * 60 * 60;
 
 pub(super) fn decide(
     state: &ClaimState,

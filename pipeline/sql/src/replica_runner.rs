@@ -297,7 +297,9 @@ pub async fn run(
             }
         })
     };
-    let (started, watched) = (stop.clone(), side.views().iter().map(|view| view.status.clone()).collect());
+    let started = stop.clone();
+    let watched = side.views().iter().map(|view| view.status.clone()).collect();
+    let hurry = side.views().iter().next().map(|view| view.hurry.clone()).unwrap_or_default();
     let replica = end_of(tokio::task::spawn_blocking(move || Replica::start(plan, open, started))).await?;
     let read = move || {
         let mut library = Library::new(&queries.folder, contexts);
@@ -305,7 +307,7 @@ pub async fn run(
         (library, reader, queries)
     };
     let (library, reader, queries) = end_of(tokio::task::spawn_blocking(read)).await;
-    let service = SqlQueries::start(&broker, version, library, reader, queries, watched).await?;
+    let service = SqlQueries::start(&broker, version, library, reader, queries, watched, hurry).await?;
     let kept = side.followed_by(Arc::new(replica)).run().await;
     service.stop().await;
     Ok(kept?)

@@ -60,9 +60,14 @@ impl Hurry {
         InHurry(self.clone())
     }
 
+    /// Whether somebody waits.
+    pub fn is_asked_for(&self) -> bool {
+        self.0.count.load(Ordering::SeqCst) > 0
+    }
+
     /// Returns at `due`, or as soon as somebody waits. Only one task may call it.
     pub(super) async fn or_until(&self, due: Instant) {
-        while self.0.count.load(Ordering::SeqCst) == 0 {
+        while !self.is_asked_for() {
             // A notification from before the count was read is kept, and costs one more look.
             if tokio::time::timeout_at(due, self.0.more.notified()).await.is_err() {
                 return;

@@ -156,7 +156,7 @@ impl Writer {
                     Wake::Closed => return if self.schedule.is_pending() { self.sync() } else { Ok(()) },
                 },
             };
-            self.pause(&work).await;
+            self.pause(&work).await?;
             held = self.perform(work)?;
         }
     }
@@ -177,20 +177,22 @@ impl Writer {
         Ok(received.map_or(Wake::Closed, Wake::WriterTask))
     }
 
-    /// Waits a moment for more to come, where the last transaction has only just ended and little waits. What comes meanwhile stays in
-    /// the inbox; where that is full, those who read wait too.
-    async fn pause(&mut self, work: &WriterTask) {
-        let few = |work: &WriterTask| match work {
+    /// Waits a moment for more work if little waits and the last transaction has only just ended. What comes meanwhile stays in the inbox;
+    /// if the inbox is full, those who read wait, too. As before any wait, the batch that is being written in parallel is finished first.
+    async fn pause(&mut self, work: &WriterTask) -> Result<(), ApplyError> {
+        let few = match work {
             WriterTask::Commits(messages) | WriterTask::Records(messages) => messages.items.len() < READS_FEW,
             WriterTask::Remove { .. } => true,
             WriterTask::Start { .. } | WriterTask::Barrier { .. } => false,
         };
-        if few(work)
+        if few
             && self.inbox.len() < TASKS_FEW
             && let Some(due) = self.pace.due()
         {
+            self.applier.written()?;
             self.hurry.or_until(due).await;
         }
+        Ok(())
     }
 
     /// Does `first`, together with all waiting work that fits into the same transaction. Returns work that it has already taken but that must

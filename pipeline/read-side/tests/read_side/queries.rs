@@ -218,12 +218,24 @@ async fn query_waits_until_it_reads_the_writes_it_asks_for() {
     assert_eq!(reply.code, 504);
     assert!(reply.text.contains("it is at EVENTS:") && reply.text.contains(":20"), "{}", reply.text);
 
-    // One that is asked before the event is there is answered as soon as it is.
+    // One that is asked before the event is there is answered as soon as it is, and until then no transaction waits for others.
+    let hurry = &running.views.get("test", "counts").unwrap().hurry;
+    assert!(!hurry.is_asked_for(), "nobody waits");
     let next = format!("EVENTS:{generation}:21");
     let headers = [(header::POSITION, next.as_str()), (header::WAIT_MS, "15000")];
     let waiting = ask_with(&client, "counts.get", r#"{"key":"late"}"#, &headers);
-    let (reply, _) = tokio::join!(waiting, grow(&broker, "late", 1));
+    let growing = async {
+        let asked = async {
+            while !hurry.is_asked_for() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, asked).await.expect("who waits is in a hurry");
+        grow(&broker, "late", 1).await
+    };
+    let (reply, _) = tokio::join!(waiting, growing);
     assert_eq!(reply.json()["value"]["count"], 1);
+    assert!(!hurry.is_asked_for(), "nobody waits any more");
     service.stop().await;
     running.finish().await.unwrap();
 }

@@ -32,7 +32,7 @@ use millstream_jetstream::{
         sifted_service::SiftedService,
     },
 };
-use millstream_read_side::projection_runner::{ProjectionStatus, any_changed};
+use millstream_read_side::projection_runner::{Hurry, ProjectionStatus, any_changed};
 use serde_json::{Value as Json, json};
 use tokio::{
     sync::{Semaphore, watch},
@@ -92,6 +92,7 @@ struct Shared {
     queries: Mutex<Queries>,
     kept: Mutex<AnswerCache>,
     statuses: Vec<watch::Receiver<ProjectionStatus>>,
+    hurry: Hurry,
     requests: TaskTracker,
     /// The subscriptions on the current line.
     line: Mutex<Option<OnLine>>,
@@ -121,7 +122,8 @@ pub struct SqlQueries {
 }
 
 impl SqlQueries {
-    /// Registers the queries of a library that has been read once, and continues to check its files. `statuses` say how far the tables are.
+    /// Registers the queries of a library that has been read once, and continues to check its files. `statuses` say how far the tables are, and `hurry`
+    /// is told while a query waits for that.
     ///
     /// # Errors
     /// [`QueryServiceError`] when the connection is closed.
@@ -132,6 +134,7 @@ impl SqlQueries {
         reader: Arc<dyn Reader>,
         settings: QuerySettings,
         statuses: Vec<watch::Receiver<ProjectionStatus>>,
+        hurry: Hurry,
     ) -> Result<Self, QueryServiceError> {
         let shared = Arc::new(Shared {
             broker: broker.clone(),
@@ -143,6 +146,7 @@ impl SqlQueries {
             queries: Mutex::new(library.queries()),
             kept: Mutex::default(),
             statuses,
+            hurry,
             requests: TaskTracker::new(),
             line: Mutex::default(),
             closing: CancellationToken::new(),
@@ -441,7 +445,9 @@ impl Shared {
             })
         };
         let reached = async {
+            let mut hurry = None;
             while behind(&mut statuses).is_some() {
+                hurry.get_or_insert_with(|| self.hurry.begin());
                 any_changed(statuses.iter_mut()).await;
             }
         };

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 use async_nats::{Client, HeaderMap, client::RequestErrorKind};
 use millstream_contract::{header, stream_names::EVENTS};
 use millstream_jetstream::testing::test_server::TestServer;
-use millstream_read_side::projection_runner::ProjectionStatus;
+use millstream_read_side::projection_runner::{Hurry, ProjectionStatus};
 use millstream_sql::queries::{
     library::Library,
     reader::Reader,
@@ -64,6 +64,7 @@ struct Running {
     queries: SqlQueries,
     folder: TempDir,
     status: watch::Sender<ProjectionStatus>,
+    hurry: Hurry,
 }
 
 impl Running {
@@ -79,11 +80,12 @@ impl Running {
         assert_eq!(library.read(|_| Ok(())).unwrap(), [], "the service shows them to the database");
         let (status, watched) = watch::channel(at(7));
         let settings = QuerySettings { folder: folder.path().to_owned(), time: QUERY_TIME, at_once: 1 };
+        let (broker, hurry) = (server.broker().await, Hurry::default());
         let queries =
-            SqlQueries::start(&server.broker().await, "0.1.0", library, reader, settings, vec![watched])
+            SqlQueries::start(&broker, "0.1.0", library, reader, settings, vec![watched], hurry.clone())
                 .await;
         let client = server.client().await;
-        Self { _server: server, client, queries: queries.unwrap(), folder, status }
+        Self { _server: server, client, queries: queries.unwrap(), folder, status, hurry }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -204,8 +206,17 @@ async fn positions_are_waited_for(running: &Running) {
     assert_eq!(behind("OUTCOMES:g:1", "10").await.problem(), (400, "query-malformed"));
     assert_eq!(behind("7", "10").await.problem(), (400, "query-malformed"));
     running.status.send_replace(at(6));
-    let (waited, ()) =
-        tokio::join!(behind("EVENTS:g:7", "30000"), async { drop(running.status.send_replace(at(7))) });
+    assert!(!running.hurry.is_asked_for(), "nobody waits");
+    let filling = async {
+        let asked = async {
+            while !running.hurry.is_asked_for() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, asked).await.expect("who waits is in a hurry");
+        running.status.send_replace(at(7));
+    };
+    let (waited, ()) = tokio::join!(behind("EVENTS:g:7", "30000"), filling);
     assert_eq!(waited.code, 200, "{waited:?}");
     // The stage was at 8, and the tables are not any more: they are filled anew.
     running.status.send_replace(at(8));

@@ -278,7 +278,7 @@ impl Grants {
         self.commands.iter().any(|pattern| pattern.fits(command))
     }
 
-    /// The prefix that keys of a list must have, by the first pattern that grants rows of the view; empty if any key is granted.
+    /// The shortest prefix with which keys of the view may be listed, which is empty if any key is granted; `None` if no pattern grants a list.
     pub fn first_prefix(&self, context: &str, view: &str) -> Option<&str> {
         let naming = self.queries.iter().filter(|pattern| pattern.names(context, view));
         naming.filter_map(QueryPattern::beginning).min_by_key(|beginning| beginning.len())

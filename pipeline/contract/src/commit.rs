@@ -18,8 +18,8 @@ use super::{
 /// Bytes of a [`commit_hash`].
 pub const COMMIT_HASH_LENGTH: usize = 16;
 
-/// Roughly the stored size of a commit without its events' data, of each of its commands and of each of its events. The encoder's buffer is
-/// allocated with this size.
+/// Roughly the stored size of a commit, of each of its commands, and of each of its events without its data. The encoder's buffer is allocated
+/// with these sizes and the size of the data.
 const COMMIT_BYTES: usize = 140;
 const COMMAND_BYTES: usize = 100;
 const EVENT_BYTES: usize = 80;

@@ -13,8 +13,7 @@ const PREFIX_DISTANCE_MAX: usize = 2;
 
 /// The most bytes that the kept headers of a command may take together. Events keep these headers, and the effects of processes carry them
 /// on. nats-server 2.15 stores no message whose headers take more than 65,535 bytes, and effects and dead letters add some of their own. No
-/// other headers come near this number.
-/// part of a header comes near this number.
+/// other part of a header comes near this number.
 pub const KEPT_BYTES_MAX: usize = 8 * 1024;
 /// The kept headers.
 const KEPT: [&str; 4] = [header::ACTOR, header::CORRELATION_ID, header::CAUSATION_ID, header::TRACE_PARENT];
@@ -23,7 +22,7 @@ const KEPT: [&str; 4] = [header::ACTOR, header::CORRELATION_ID, header::CAUSATIO
 /// values counts.
 const OF_OTHERS: [&str; 3] = [header::CONTENT_TYPE, header::NATS_MESSAGE_ID, header::TRACE_PARENT];
 
-/// A header that begins with `Millstream-`, or nearly so, and cannot be used.
+/// Why the headers of a message cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
     /// There is none of this name.

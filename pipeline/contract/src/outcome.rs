@@ -211,7 +211,7 @@ struct WrittenRecord {
     events_through: u64,
     outcomes: Vec<CommandOutcome>,
     generations: Generations,
-    /// 0, and therefore not written, since there is only one active handler.
+    /// 0 and absent in all records of this release, and in those from before several handlers could be active.
     #[serde(default)]
     epoch: u64,
     #[serde(default)]

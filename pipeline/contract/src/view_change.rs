@@ -1,8 +1,8 @@
 //! Messages about changed rows, sent by a stage that keeps rows. A message on `changed.<context>.<view>` says which keys of a view have
-//! changed, and from which stream position on an answer includes the change. A program that wants these messages repeats its wish on
+//! changed, and from which stream position on an answer includes the change. A program that wants these messages says so again and again on
 //! `watched.<context>.<view>`; otherwise none are sent.
 //!
-//! Both are plain messages that no stream stores, so any of them may be lost. They are only hints: what is true, the views say.
+//! Both are plain messages that no stream stores, so any of them may be lost. They are only hints; only the views say what is true.
 
 use serde::{Deserialize, Serialize};
 

@@ -26,7 +26,7 @@ struct Named<V>(V);
 /// The entries of a struct, whose keys are strings.
 struct NamedEntries<A>(A);
 
-/// What reads a name: of a field, or of a variant.
+/// Reads a name, of a field or of a variant.
 struct Name<T>(T);
 
 macro_rules! forward {
@@ -164,7 +164,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Name<S> {
     }
 }
 
-/// Whatever is asked for, the name is told as a string; what is none is refused by [`Visitor`]'s own words.
+/// Whatever type is asked for, only a string is accepted as a name; everything else is refused by the [`Visitor`] below.
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for Name<D> {
     type Error = D::Error;
 

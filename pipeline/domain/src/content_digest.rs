@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 /// Bytes of a digest.
 const LENGTH: usize = 16;
 
-/// The first 16 bytes of a BLAKE3 hash. Snapshots store bytes; people see hexadecimal digits. The default is the digest of an empty
-/// content.
+/// The first 16 bytes of a BLAKE3 hash. Snapshots store bytes; people see hexadecimal digits. The default, all zeros,
+/// stands for no content at all; it is not the digest of an empty content.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ContentDigest([u8; LENGTH]);
 

@@ -105,8 +105,8 @@ pub struct BackPage {
 
 impl<B: Broker> EventStore<B> {
     /// Reads an aggregate's commits backwards, from the one at `from` or from the last one, until they hold `events_max` events or
-    /// `bytes_max` bytes; the last one is read whole. A million commits take no longer than a hundred, because each commit names the commit
-    /// before it by its expected sequence. Returns `None` if the aggregate has no commit at `from`, or none at all.
+    /// `bytes_max` bytes; the last one is read whole. In a history of a million commits this takes no longer than in one of a hundred,
+    /// because each commit names the commit before it by its expected sequence. Returns `None` if the aggregate has no commit at `from`, or none at all.
     ///
     /// # Errors
     /// [`LoadError`].

@@ -18,9 +18,9 @@ use crate::broker::{ATOMIC_BATCH_MAX, AppendError, Broker, NewMessage};
 
 /// After so many appends of a size the slower way is tried once more: circumstances change.
 const PROBE_EVERY: u32 = 64;
-/// After so many at most: the pause doubles with each probe that changes nothing.
+/// The most appends between two probes. The number doubles with each probe that changes nothing.
 const PROBE_EVERY_MAX: u32 = 4096;
-/// Where the way in use costs so many times what it did at the last probe, circumstances have changed, and the pause is short again.
+/// If the way in use costs this many times what it did at the last probe, circumstances have changed, and the next probe comes soon.
 const CHANGED: f64 = 2.0;
 /// Messages that try single appends when nothing is known of them. Where each is synced alone, a thousand take half a second.
 const PROBE_FIRST: usize = 256;
@@ -30,9 +30,9 @@ const HOPELESS: f64 = 3.0;
 /// So much slower singles may seem before batches are used. Whoever appends measures elapsed time, of which a batch takes less
 /// than its share: it also costs the server CPU that readers and other writers wait for.
 const LEANING: f64 = 2.0;
-/// Where a message that travels singly takes so many seconds, however many travel together, the server waits for its disk at each of
-/// them, and not for its processor: a batch then saves what it seems to save. A message that is only written takes 8 to 40 µs, one that
-/// is synced 200 µs and more (docs/benchmarks.md).
+/// If a single append takes at least this many seconds, even when many are in flight together, the server waits for its disk at each one and
+/// not for its processor. A batch then saves as much as it seems to. The number is chosen: it lies between the 8 µs that a message takes the
+/// server when it is only written, and the 360 µs of one that is synced, at 2,800 a second (docs/benchmarks.md).
 const SYNCED_SINGLY: f64 = 100e-6;
 /// Single appends in flight together: where each is synced alone, the last of them still has its answer before an append counts
 /// as unclear.
@@ -103,8 +103,7 @@ impl Default for Costs {
     }
 }
 
-/// When the slower way is tried once more. Whoever waits for a probe waits longer than the others, so the pauses double for as long as
-/// nothing changes.
+/// Decides when the slower way is tried again. Appends in a probe wait longer than others, so the pauses double as long as nothing changes.
 #[derive(Debug, Clone, Copy)]
 struct Probes {
     /// Appends since the last probe.
@@ -113,7 +112,7 @@ struct Probes {
     after: u32,
     /// Which way was cheaper at the last append.
     cheaper: Way,
-    /// What it cost at the last probe.
+    /// Its cost at the last probe, or at the last change if that is newer.
     cost: f64,
 }
 
@@ -163,8 +162,8 @@ impl Measurements {
         }
     }
 
-    /// Whether the server seems to sync each single append. The least of all sizes counts: of a few messages, each seems to take as
-    /// much as the way there and back.
+    /// Whether the server seems to sync each single append. The lowest cost of all sizes counts, because for a few messages the round trip
+    /// alone makes each seem slow.
     fn synced_singly(&self) -> bool {
         let least = self.0.iter().filter_map(|costs| costs.single.least()).reduce(f64::min);
         least.is_some_and(|least| least >= SYNCED_SINGLY)

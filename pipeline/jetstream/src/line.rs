@@ -25,7 +25,7 @@ use relay::Relay;
 pub use relay::Transport;
 use sieve::UNREADABLE;
 
-/// A lost line is not used again, so the library soon stops trying to reconnect it.
+/// How often the library tries to reconnect a lost line. The number is small, because a lost line is not used again.
 const RECONNECTS_MAX: usize = 4;
 /// The delay before the library reconnects a lost line, which then carries the answers that were under way. It must be short: until the
 /// reconnection the server takes the old connection for alive and passes it requests that nobody hears. It must not be zero: by the

@@ -54,7 +54,8 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a question to the JetStream API may go without an answer.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For this wildcard, nats-server 2.15 only looks at a stream's last sequence, and finds nothing if that message was removed.
+/// For this wildcard, nats-server 2.15 only looks at a stream's last sequence. If that message was removed, the server finds nothing, even if
+/// earlier messages exist.
 const EVERY_SUBJECT: &str = ">";
 /// Any other wildcard is searched among the subjects, which takes longer. This one matches all: each has two tokens or more.
 const EVERY_SUBJECT_SOUGHT: &str = "*.>";

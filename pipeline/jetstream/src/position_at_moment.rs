@@ -1,8 +1,8 @@
 //! Finds the stream position in EVENTS that a moment means. Deliberately absent: folding up to that position.
 //!
-//! A time means the position after which everything was recorded later. Before it are all commits that EVENTS had stored by then, and the
-//! commits directly after those that were recorded by then but stored later, because a handler was catching up. So EVENTS has once had
-//! exactly the state as of a time, and the state is the same whenever it is asked for.
+//! A time means the position after which everything was recorded later. Up to it stand all commits that EVENTS had stored by then and, directly
+//! after them, commits that were recorded by then but stored later, because a handler was catching up. So a state as of a time is one that
+//! EVENTS once had, and it is the same whenever it is asked for.
 
 use jiff::Timestamp;
 use millstream_contract::{
@@ -168,7 +168,7 @@ pub async fn last_stored_before<B: Broker>(
     Ok(if low <= first { 0 } else { low - 1 })
 }
 
-/// The first message from `sequence` on and before `end`, because single messages may have been removed.
+/// The first message from `sequence` on and before `end`. The message at `sequence` itself may have been removed.
 async fn first_from<B: Broker>(
     broker: &B,
     stream: &str,

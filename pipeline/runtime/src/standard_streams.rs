@@ -28,8 +28,7 @@ static CUT: Mutex<bool> = Mutex::new(false);
 pub struct OutputError(#[source] io::Error);
 
 impl Failure for OutputError {
-    /// A reader that has closed the pipe (`…
-    /// head`) has what it wanted.
+    /// A reader that has closed the pipe (`… | head`) has what it wanted.
     fn exit_code(&self) -> ExitCode {
         if self.0.kind() == io::ErrorKind::BrokenPipe { ExitCode::Ok } else { ExitCode::InputOutput }
     }

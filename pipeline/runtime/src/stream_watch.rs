@@ -13,7 +13,7 @@ use crate::{
 
 /// The pause between two checks. It is short compared with the time after which waiting work counts as stalled.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// The pause between two checks of how full streams are. Collectors of metrics wait no longer.
+/// The pause between two checks of how full streams are. It is no longer than the pause between two requests of a collector of metrics.
 const USAGE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Repeatedly checks for messages that match `filter`, after the position of the part that is furthest behind, and tells all `watches`. Parts

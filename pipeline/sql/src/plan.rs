@@ -10,7 +10,7 @@ use crate::{
     table::{ShapeError, Table},
 };
 
-/// The longest name that PostgreSQL keeps whole, minus the suffix of a table that is being built.
+/// The longest name that PostgreSQL keeps whole, minus the longest suffix that a table's name gets: that of the index on `business_date`.
 const NAME_LENGTH_MAX: usize = 63 - "_business_date".len();
 
 /// A table and the view that it shows.

@@ -139,6 +139,7 @@ impl IdIndex {
     /// An index of another generation is emptied. So is an index that knows more than OUTCOMES holds, because the stream has then lost its
     /// tail: OUTCOMES ends before [`IdIndex::through`], or the record at that sequence has the id `found`, which is not the one that was noted.
     /// `found` is `None` if OUTCOMES has been purged.
+    ///
     /// # Errors
     /// [`IdIndexError`].
     pub fn follow(

@@ -43,7 +43,7 @@ impl PastState {
         self.folded.last_sequence
     }
 
-    /// The state for people and programs, as of the last folded commit.
+    /// The state for people and programs, as of `moment`, up to which the commits were folded.
     ///
     /// # Errors
     /// When the state has no JSON form.

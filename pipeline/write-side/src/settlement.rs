@@ -157,8 +157,8 @@ pub struct Settlement<B> {
     appends: GroupAppend<B>,
     letters: DeadLetterStore<B>,
     ids: IdSource,
-    /// Whether an aggregate that is not in the cache is assumed to be new, which saves a read if it is. After each slice, the share of correct
-    /// guesses decides about the next slice.
+    /// Whether an aggregate that is not in the cache is assumed to be new, which saves a read if it is. It is set again after each slice:
+    /// to true if more than half of the slice's uncached aggregates were new.
     suppose_new: AtomicBool,
     metrics: HandlerMetrics,
 }

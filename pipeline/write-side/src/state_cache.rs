@@ -63,7 +63,7 @@ impl Appended {
         Self { count: 1, first: sequence, last: sequence }
     }
 
-    /// Adds the counts of others.
+    /// Includes other appended commits.
     pub fn add(&mut self, others: Self) {
         self.first = match (self.count, others.count) {
             (0, _) => others.first,
@@ -292,7 +292,7 @@ impl StateCache {
         self.put(commit.stream_id.clone(), state);
     }
 
-    /// Everything up to `sequence` of EVENTS is known; the rest holds no commits.
+    /// Notes that everything up to `sequence` of EVENTS is known, apart from messages that cannot be read as commits.
     pub fn pass(&mut self, sequence: u64) {
         self.through = self.through.max(sequence);
     }

@@ -24,7 +24,7 @@ use crate::{
 
 /// Publishes under way: enough to keep the server busy over a network.
 const PUBLISHES_MAX: usize = 1024;
-/// The number of commands without an outcome. It limits the memory, and the backlog of a handler that stands still.
+/// The most commands without an outcome. This limits the memory, and the backlog of a handler that stands still.
 const WAITING_MAX: usize = 32 * 1024;
 
 /// The result of a command that was sent with a tag.

@@ -52,7 +52,7 @@ const NOTHING_FOUND: u8 = 13;
 
 /// The variable that selects log lines, as for the stages.
 const FILTER_VARIABLE: &str = "MILLSTREAM_TELEMETRY__FILTER";
-/// The log level by default.
+/// Which log lines are written by default.
 const FILTER_DEFAULT: &str = "error,millstream_jetstream::nats_server=info,async_nats=off";
 
 /// The command line of an application; its name, version and purpose are the application's.

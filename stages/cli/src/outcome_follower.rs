@@ -15,7 +15,8 @@ use millstream_jetstream::{
     stream_reader::NatsReader,
 };
 
-/// How long the reader waits for outcomes before it asks again.
+/// After how much silence the server removes the consumer of a follower. A living one asks for more every half minute, even if there are no
+/// outcomes.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 /// How many records are taken at once. Each holds up to several thousand outcomes.
 const RECORDS_MAX: usize = 64;

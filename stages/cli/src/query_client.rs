@@ -25,7 +25,7 @@ use crate::session::Connected;
 pub(crate) const PAGE: usize = 1000;
 /// How long an answer may take, in addition to the wait for a position.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How often a query is repeated if it met a stopping process, or none.
+/// How often a query is sent in all. It is repeated if it met a stopping process, or none.
 const TRIES: u32 = 3;
 /// The pause before that.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);

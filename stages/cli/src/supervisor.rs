@@ -50,7 +50,7 @@ const TOLD_FIRST: u32 = 3;
 const LIST_PAUSE: Duration = Duration::from_secs(1);
 /// If the first start fails this often, it is a configuration error and no accident.
 const FIRST_START_TRIES: u32 = 3;
-/// A handler that rebuilds its state from a long stream takes this long to become ready.
+/// A handler that rebuilds its state from a long stream may take this long to become ready.
 const FIRST_START_WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// How to find out that a process is ready.

@@ -27,7 +27,7 @@ const STATES_UNSAVED_COMMITS_DEFAULT: NonZeroUsize = NonZeroUsize::new(100_000).
 const LEASE_DEFAULT: Duration = Duration::from_secs(3);
 /// Long enough to investigate what went wrong last week, and small enough for a disk of usual size.
 const PURGE_COMMANDS_DEFAULT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// A command that is sent again after more than a month is not repeated because of a lost answer.
+/// Somebody who sends a command again after more than a month has another reason than a lost answer.
 const PURGE_OUTCOMES_DEFAULT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// What an hour adds is little compared with what is kept for days.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -62,7 +62,7 @@ pub struct StageConfig {
     pub append_strategy: AppendStrategy,
     /// How long a handler that has fallen silent keeps its lease.
     pub lease_time_to_live: Duration,
-    /// The time zone of the business, in which days begin for deliveries, stock movements and everything else without a time zone.
+    /// The time zone of the business, in which days begin for deliveries, stock movements and everything else that names no day.
     pub time_zone: TimeZone,
     /// Who may give the commands that are meant for processes and timers.
     pub internal_commands: InternalCommands,

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::problem::{Problem, SOON};
 
-/// Headers of an answer.
+/// The position that an answer has reached or, in a request, that it must have reached at least.
 pub(crate) const POSITION: HeaderName = HeaderName::from_static("millstream-position");
 pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const JSON: HeaderValue = HeaderValue::from_static(header::JSON);

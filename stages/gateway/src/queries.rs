@@ -152,8 +152,8 @@ pub(crate) fn current(headers: &HeaderMap, answer: ViewAnswer, next: Option<Stri
     response
 }
 
-/// Whether the client has something with this tag. Tags are compared weakly (RFC 9110, 13.1.2), because a proxy may have made a strong one
-/// weak.
+/// Whether the client has something with this tag. Tags are compared weakly (RFC 9110, 13.1.2), because a proxy may have made a strong tag
+/// of a weak one.
 fn is_known(headers: &HeaderMap, tag: &str) -> bool {
     fn opaque(tag: &str) -> &str {
         tag.strip_prefix("W/").unwrap_or(tag)

@@ -2,7 +2,7 @@
 //! `submit.…` and `query.…`, for the commands and rows that the file of keys grants to the user.
 //!
 //! The subject proves who asks, because the server lets each user publish only under its own name (docs/guides/users.md). The user becomes the
-//! actor of its commands, and chooses their ids. Deliberately absent: checking passwords, and everything about HTTP.
+//! actor of its commands, whose ids begin with its name, so that no two users share an id. Deliberately absent: checking passwords, and everything about HTTP.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

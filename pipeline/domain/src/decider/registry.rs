@@ -131,8 +131,8 @@ pub trait AggregateType: Send + Sync {
     fn decode_state(&self, bytes: &[u8]) -> Option<AnyState>;
     /// A state for people to read.
     ///
+    /// # Errors
     /// When the state has no JSON form, because it has a map whose keys are neither texts nor numbers.
-    /// When the state has no form in JSON: a map whose keys are neither texts nor numbers.
     fn state_json(&self, state: &AnyState) -> Result<serde_json::Value, serde_json::Error>;
 }
 

@@ -57,8 +57,8 @@ pub fn check(registry: &AggregateRegistry, files: &GoldenFiles) -> Vec<Problem> 
     problems
 }
 
-/// Adds what is new: a golden file for each event that has none, made up from its type, and its record. Returns what was added to the
-/// records.
+/// Adds what is new: a golden file, made up from its type, for each event that has none, and a record for each golden file that has none.
+/// Returns what was added to the records.
 ///
 /// # Errors
 /// The problems of [`check`] that recording does not solve, if there are any. In this case nothing may be written.
@@ -323,7 +323,7 @@ fn differences(recorded: &BTreeMap<String, String>, shape: &Shape) -> Vec<(Strin
                 (field.to_string() != *was).then(|| format!("was {was} and is {field}"))
             }
             Some(Field::Absent | Field::Dropped) => Some("is gone: it was removed or renamed".to_owned()),
-            // A field below another missing field is not reported.
+            // It stands below a field that was not reached before reading ended, so nothing is known about it.
             None if shape.error.is_some() => None,
             None => Some("is gone: it was removed or renamed".to_owned()),
         };

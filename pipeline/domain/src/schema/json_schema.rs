@@ -17,7 +17,7 @@ use crate::by_name::ByName;
 const NO_FIELD: &str = "no-such-field";
 /// Longer than the limit of any text type.
 const TEXT_LENGTH_MAX: usize = 1 << 16;
-/// Accepting such a text shows nothing about the type except that it accepts texts.
+/// Made-up texts, each with the format of a type that accepts it but not every text.
 const FORMATS: [(&str, &str); 3] = [
     ("2012-01-31", "date"),
     ("2012-01-31T12:00:00Z", "date-time"),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 /// The header of a message that could not be read. Its value says why.
 pub(crate) const UNREADABLE: &str = "Millstream-Unreadable";
 
-/// The longest line of a server: INFO lists the servers of a cluster, and its `max_control_line` limits all other lines.
+/// No line of a server is longer. The longest is INFO, which lists the servers of a cluster; the server's `max_control_line` limits all others.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 /// Fields of INFO about the connection to the server. They are not true of the connection to the sieve, and the client library would
 /// believe them.

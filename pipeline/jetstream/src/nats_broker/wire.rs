@@ -196,8 +196,8 @@ impl EncodedMessage {
 pub(crate) fn header_map(headers: &Headers) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, value) in headers.iter() {
-        // The library would end its task if it were given anything else. All headers were validated when they were read, so nothing else
-        // occurs.
+        // Anything else would make the library panic in the task that calls it. Foreign headers were checked when they were read, so nothing
+        // else occurs.
         let Ok(name) = name.parse::<HeaderName>() else {
             tracing::error!(name, "a header of this name cannot be sent and is left out");
             continue;

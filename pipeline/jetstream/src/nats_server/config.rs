@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::Ipv4Addr, path::PathBuf};
 
-/// Messages that may wait for one stream while each is synced: as config/nats-server.conf says.
+/// How many messages may wait for one stream while each is synced. config/nats-server.conf has the same number.
 const BUFFERED_MAX: usize = 5000;
 
 /// The server's place in a cluster.
@@ -66,7 +66,7 @@ impl NatsServerConfig {
         line(format_args!("  max_file: 1TB"));
         if let Some(interval) = &self.sync_interval {
             line(format_args!("  sync_interval: {}", quoted(interval)));
-            // As in production: nobody's messages wait long behind those of somebody who does not wait for acknowledgements.
+            // As in production: a client that does not wait for acknowledgements must not make the messages of others wait long.
             line(format_args!("  max_buffered_msgs: {BUFFERED_MAX}"));
         }
         line(format_args!("}}"));

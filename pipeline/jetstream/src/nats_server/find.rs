@@ -61,8 +61,8 @@ pub struct SearchPlaces {
 }
 
 impl SearchPlaces {
-    /// The folder for a downloaded server: the cargo target folder in which the running program was built, or the user's cache folder, or a
-    /// temporary one.
+    /// The folder for a downloaded server: the cargo target folder in which the running program was built; otherwise the user's cache
+    /// folder; otherwise a temporary one.
     pub fn cache_folder(
         executable: Option<&Path>,
         user_cache: Option<PathBuf>,

@@ -130,7 +130,7 @@ millstream_domain::events! {
         Withdrawn(Withdrawn) = "withdrawn" v 1,
         /// Money came from another account.
         Received(Received) = "received" v 1,
-        /// The account was given a name.
+        /// The account was given another name.
         Renamed(Renamed) = "renamed" v 1,
         /// A visit was recorded.
         Visited(Visited) = "visited" v 1,

@@ -21,7 +21,7 @@ use super::{
     writer::{RemovalError, RowRemover},
 };
 
-/// A pass is due when the commands whose records have gone since the last pass are a tenth of those that OUTCOMES holds. So each removed row
+/// A pass is due when the commands whose records have gone since the last pass are a tenth of those whose records OUTCOMES holds. So each removed row
 /// costs reading about ten that stay, and a view has about a tenth more rows than it needs.
 const SHARE_GONE: u64 = 10;
 
@@ -61,14 +61,14 @@ struct SweptRows {
     member: usize,
 }
 
-/// The commands that OUTCOMES holds.
+/// The commands whose records OUTCOMES holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Held {
     /// The generation of OUTCOMES.
     generation: String,
-    /// It holds none up to this position.
+    /// It holds records of none up to this position.
     after: u64,
-    /// It holds none after this position.
+    /// It holds records of none after this position.
     through: u64,
 }
 
@@ -162,7 +162,7 @@ impl<B: Broker> Sweep<B> {
         }
     }
 
-    /// The commands that OUTCOMES holds; `None` if it holds none.
+    /// The commands whose records OUTCOMES holds; `None` if it holds no records.
     async fn held(&self) -> Result<Option<Held>, BrokerError> {
         let state = self.broker.state(OUTCOMES).await?;
         if state.first_sequence > state.last_sequence {

@@ -28,8 +28,9 @@ use super::{
     sync_schedule::SyncSchedule,
 };
 
-/// Work of fewer messages than this waits for more, where fewer than so many pieces of work wait already.
+/// Work of fewer messages than this waits for more.
 const READS_FEW: usize = 200;
+/// But only if fewer pieces of work than this wait already.
 const TASKS_FEW: usize = 16;
 
 /// Where a projection of the set begins.

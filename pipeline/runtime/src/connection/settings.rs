@@ -114,7 +114,7 @@ pub struct ConnectionSettings {
     pub inbox_prefix: Option<String>,
     /// How long the first connect is tried; for ever if zero.
     pub connect_timeout: Duration,
-    /// How long a server that accepted us before may refuse us until the process ends; for ever if zero.
+    /// How long a server that has accepted this process may refuse it before the process ends; for ever if zero.
     pub refused_limit: Duration,
     /// The JetStream domain; the server's own if `None`.
     pub jetstream_domain: Option<String>,

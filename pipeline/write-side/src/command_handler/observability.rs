@@ -79,7 +79,7 @@ impl HandlerProgress {
 }
 
 impl Observed {
-    /// The reports of the only command handler in a process.
+    /// The metrics, readiness and progress watches of the only command handler in a process.
     pub fn new(metrics: &Metrics, readiness: &Readiness) -> Self {
         Self {
             metrics: metrics.handler(),

@@ -20,7 +20,7 @@ use crate::aggregate_state::{AggregateState, HistoryError};
 pub struct Past(HashMap<u64, Outcome>);
 
 impl Past {
-    /// The outcome of the command at `position`; `None` if the fold began after it.
+    /// The outcome of the command at `position`; `None` if the fold did not begin before this position.
     pub(super) fn outcome(&self, position: u64) -> Option<&Outcome> {
         self.0.get(&position)
     }

@@ -98,7 +98,7 @@ async fn list(arguments: &ListArguments, session: &Session) -> Result<ExitCode, 
     Ok(ExitCode::Ok)
 }
 
-/// Time, decision, actor, subject, and position or reason.
+/// Time, decision, who, what (a subject, or a method and path), and the position or the reason.
 fn sentence(record: &AuditRecord) -> String {
     let decision = serde_json::to_value(record.decision).unwrap_or_default();
     let mut parts = vec![record.time.to_string(), decision.as_str().unwrap_or_default().to_owned()];

@@ -53,7 +53,7 @@ struct SetAsideArguments {
     /// Its sequence in EVENTS
     #[arg(value_parser = crate::whole(1..=u64::MAX))]
     sequence: u64,
-    /// The reason, as a sentence for others
+    /// The reason, in a sentence for those who read it later
     #[arg(long)]
     reason: String,
     /// Who does it; by default, the user of the connection

@@ -35,7 +35,7 @@ enum What {
     ///
     /// Ends with 65 if something does not fit, with a line for each event and field.
     Check,
-    /// Record new events and versions, each with a golden file made up from its type; existing records stay as they are
+    /// Record new events and versions, each with a golden file made up from its type; existing files stay as they are
     Record,
     /// Print the AsyncAPI 3.0 document: the subjects for NATS clients, with the schemas of commands
     #[command(name = "asyncapi")]

@@ -1,5 +1,5 @@
 //! Commands that were sent and have no outcome yet. An outcome is matched by its position, not by its id: others may send commands under the
-//! same id at the same time, and a command under a reserved id is set aside without one.
+//! same id at the same time, and if a sender may not use the id of its command, the command is set aside, and its outcome has no id.
 
 use std::collections::{BTreeMap, HashMap};
 

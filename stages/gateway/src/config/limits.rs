@@ -20,9 +20,9 @@ const BODY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(20);
 const STORE_WAIT_DEFAULT: Duration = Duration::from_secs(5);
 /// Shorter than the time that proxies allow for a request by default.
 const WAIT_MAX_DEFAULT: Duration = Duration::from_secs(30);
-/// The longest wait that a client can ask for.
+/// The shortest wait that a client can ask for, because clients ask for whole seconds.
 const WAIT_LEAST: Duration = Duration::from_secs(1);
-/// More than a process of `submit` accepts.
+/// As many as a process of `submit` accepts.
 const REQUESTS_MAX_DEFAULT: u64 = 4096;
 /// Most of them idle.
 const CONNECTIONS_MAX_DEFAULT: u64 = 8192;
@@ -42,7 +42,7 @@ const LIVE_MAX_DEFAULT: u64 = 2048;
 const LIVE_RECHECK_DEFAULT: Duration = Duration::from_secs(30);
 /// Three others who do the same still leave something.
 const KEY_SHARE_DEFAULT: u64 = 25;
-/// The largest number of permits that a semaphore can count.
+/// More than any gateway serves at a time, and fewer than a semaphore can count.
 const COUNT_MAX: u64 = 1_000_000;
 
 /// The limits of the gateway.

@@ -22,7 +22,7 @@ use super::topic::{Address, Shown, Topic, What};
 
 /// How often it says what is watched: five times before it would count as silent (`WATCHED_FOR` of the stages that keep rows).
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
-/// How many views are queried at a time. If any row may have changed, the queries wait for each other instead of all coming at once.
+/// How many queries to views run at a time. If any row may have changed, they wait for each other instead of all coming at once.
 const ASKS_MAX: usize = 32;
 
 /// What is watched. Clones share it.

@@ -54,7 +54,7 @@ struct Row {
     topic: Arc<Topic>,
     shown: watch::Receiver<Shown>,
     sent_revision: u64,
-    /// The number of what was sent last.
+    /// The epoch of what was sent last.
     epoch: Option<u64>,
     seen: Seen,
 }

@@ -142,7 +142,7 @@ pub(super) async fn get(
     page(StatusCode::OK, &list)
 }
 
-/// The figure of bars and charts: the requested one or else the last amount or else the first figure.
+/// The figure of bars and charts: the requested one, else the last amount, else the first figure.
 pub(super) fn chosen_figure(report: &KnownReport, asked: &str) -> Option<&'static Column> {
     let mut figures = report.columns.iter().filter(|column| column.is_figure());
     let asked = figures.clone().find(|column| column.name == asked);

@@ -51,7 +51,7 @@ impl Recording {
         self.note(operation, told_append(answer));
     }
 
-    /// The message, with an id that is unique among the messages with this id that the server stored.
+    /// The message, whose id is followed by how often the server has stored this id. So a repeat has the same id as what it repeats.
     fn told_apart(&self, stream: &str, message: &NewMessage) -> NewMessage {
         let Some(id) = message_id(message) else { return message.clone() };
         let times = self.stored.get(&(stream.to_owned(), id.to_owned())).copied().unwrap_or(0);

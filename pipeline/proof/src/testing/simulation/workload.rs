@@ -107,7 +107,7 @@ impl Client {
         let batch: Vec<NewMessage> = (0..count)
             .map(|index| {
                 let mut command = self.command(left - index);
-                // A repeated message id would reject the batch, so in a batch the ids are in Millstream's own header.
+                // A repeated message id would make the server reject the whole batch, so in a batch the ids are in Millstream's own header.
                 let headers = command.headers.iter();
                 command.headers = headers
                     .map(|(name, value)| match name {

@@ -180,7 +180,7 @@ impl Reader for PostgresReader {
         self.with_transaction(CHECK_TIME, |transaction| {
             let failed = |error: postgres::Error| refused(&error, CHECK_TIME);
             let prepared = transaction.prepare(&text).map_err(failed)?;
-            // A statement that writes is prepared, too, but not if its rows are selected from.
+            // Preparing succeeds for a statement that writes, too, but not for a SELECT from its rows.
             transaction.prepare(&as_json(&text, 1)).map_err(failed)?;
             Ok(prepared.columns().iter().map(|column| column.name().to_owned()).collect())
         })

@@ -50,6 +50,11 @@ impl Currency {
             .map_or(PLACES_DEFAULT, |currency| currency.exponent().map_or(0, u32::from))
     }
 
+    /// Whether ISO 4217 lists the code: where a text may be something else than a currency, three letters alone do not tell.
+    pub fn is_listed(&self) -> bool {
+        iso_currency::Currency::from_code(self.as_str()).is_some()
+    }
+
     /// An amount in minor units as an exact decimal number: `12.00` for 1200 in USD.
     pub fn decimal(&self, minor_units: i64) -> String {
         decimal(minor_units, self.places())
@@ -188,6 +193,15 @@ mod tests {
         assert_eq!(Currency::parse("USD").unwrap().as_str(), "USD");
         for text in ["", "usd", "US", "USDT", "U$D", "ÄB"] {
             assert_eq!(Currency::parse(text).unwrap_err().code, "currency-malformed", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_code_is_listed_or_just_three_letters() {
+        for (code, is_listed) in
+            [("EUR", true), ("JPY", true), ("BOX", false), ("PCS", false), ("ZZZ", false)]
+        {
+            assert_eq!(Currency::parse(code).unwrap().is_listed(), is_listed, "{code}");
         }
     }
 

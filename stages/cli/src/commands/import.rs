@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    fmt::Display,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -209,14 +210,14 @@ fn prepare(map: &Path, file: &Path, known: &AggregateRegistry) -> Result<Prepare
 /// Says how a file is read, and what its rows become.
 fn tell_check(map: &Path, Prepared { file, mapping }: &Prepared) -> Result<(), CommandFailure> {
     let (delimiter, encoding) = file.form();
-    output::line(format_args!(
+    say_line(format_args!(
         "{} fits {}: {} rows, columns between {delimiter:?}, {encoding}",
         map.display(),
         file.path().display(),
         file.count
     ))?;
     for command in mapping.commands_told() {
-        output::line(command)?;
+        say_line(command)?;
     }
     Ok(())
 }
@@ -256,7 +257,7 @@ async fn import(
     let (summary, rejects) = import.end().await?;
     let path = rejects.path().to_owned();
     let rejects = rejects.finish().map_err(|error| CommandFailure::file(&path, &error))?;
-    unless_unread(tell(&summary, name, rejects, &map_name, arguments.json, session))?;
+    tell(&summary, name, rejects, &map_name, arguments.json, session)?;
     match ended {
         Ok(()) if summary.refused > 0 => Ok(REJECTED),
         Ok(()) => Ok(ExitCode::Ok.number()),
@@ -274,9 +275,10 @@ async fn import(
     }
 }
 
-/// Goes on where nobody reads the output any more (`… | head -1`): the rows are what counts, and the exit code tells of all of them.
-fn unless_unread(told: Result<(), CommandFailure>) -> Result<(), CommandFailure> {
-    match told {
+/// Prints a line, and goes on where nobody reads the output any more (`… | head -1`): the rows are what counts, and the exit code tells of all
+/// of them.
+fn say_line(text: impl Display) -> Result<(), CommandFailure> {
+    match output::line(text).map_err(CommandFailure::from) {
         Err(failure) if failure.code == ExitCode::Ok.number() => Ok(()),
         other => other,
     }
@@ -290,20 +292,18 @@ fn dry_run(
     Prepared { file, mut mapping }: Prepared,
 ) -> Result<u8, CommandFailure> {
     let prospect = dry_run::run::<CommandFailure>(&file, &mut mapping, rows, |shown| {
-        let shown = if arguments.json { shown.json().to_string() } else { shown.text() };
-        unless_unread(output::line(shown).map_err(CommandFailure::from))
+        say_line(if arguments.json { shown.json().to_string() } else { shown.text() })
     })?;
     let Prospect { rows, commands, refused, skipped } = prospect;
     if arguments.json {
         let told = json!({ "file": file.path(), "rows": rows, "commands": commands, "refused": refused, "skipped": skipped });
-        unless_unread(output::line(told).map_err(CommandFailure::from))?;
+        say_line(told)?;
     } else {
-        let told = output::line(format_args!(
+        say_line(format_args!(
             "{}{rows} rows: {commands} commands, {refused} refused{}; nothing was sent. Rules may refuse more",
             of_file(name),
             and_skipped(skipped)
-        ));
-        unless_unread(told.map_err(CommandFailure::from))?;
+        ))?;
     }
     Ok(if refused > 0 { REJECTED } else { ExitCode::Ok.number() })
 }
@@ -340,7 +340,7 @@ fn tell(
 ) -> Result<(), CommandFailure> {
     let Summary { rows, new, known, mended, without_effect, refused, skipped, commands } = *summary;
     if json {
-        output::line(json!({
+        return say_line(json!({
             "file": file,
             "rows": rows,
             "new": new,
@@ -351,15 +351,13 @@ fn tell(
             "skipped": skipped,
             "commands": commands,
             "rejects_file": rejects,
-        }))?;
-        return Ok(());
+        }));
     }
-    let told = output::line(format_args!(
+    say_line(format_args!(
         "{}{rows} rows: {new} new, {known} known, {without_effect} without effect, {refused} refused{}",
         of_file(file),
         and_skipped(skipped)
-    ));
-    unless_unread(told.map_err(CommandFailure::from))?;
+    ))?;
     if known > 0 {
         session.console.say(format_args!(
             "{known} rows were imported before by a map with the name {name:?}, and keep what became of them then; give the map another \

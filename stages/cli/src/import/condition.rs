@@ -201,7 +201,7 @@ impl Test {
             wanted: wanted.to_owned(),
         };
         let certain = |value: &str| match Number::read(value, numbers, Around::AnyCode) {
-            Some(number) if !number.is_certain(numbers) => Err(wrong(CERTAIN)),
+            Some(number) if !number.is_certain() => Err(wrong(CERTAIN)),
             None if is_of_another_form(value) => Err(wrong(
                 "a number as the file writes them; decimal and thousands under [file] say how it does",
             )),
@@ -216,18 +216,19 @@ impl Test {
         Ok(match self {
             Self::Empty(wanted) => value.is_empty() == *wanted,
             Self::Is(all) => {
-                let is_it = |wanted: &Wanted| match wanted {
-                    Wanted::Text(wanted) => Ok(value == wanted),
-                    Wanted::Number(wanted) => {
-                        Ok(certain(value)?.is_some_and(|number| number.compare(*wanted) == Ordering::Equal))
-                    }
-                };
-                for wanted in all {
-                    if is_it(wanted)? {
-                        return Ok(true);
-                    }
+                // Its texts first: what is one of them need be no number.
+                let is_text = |wanted: &Wanted| matches!(wanted, Wanted::Text(wanted) if value == wanted);
+                let mut numbers = all.iter().filter_map(|wanted| match wanted {
+                    Wanted::Number(wanted) => Some(*wanted),
+                    Wanted::Text(_) => None,
+                });
+                if all.iter().any(is_text) {
+                    return Ok(true);
                 }
-                false
+                let Some(first) = numbers.next() else { return Ok(false) };
+                let is_it = |wanted, number: Number| number.compare(wanted) == Ordering::Equal;
+                certain(value)?
+                    .is_some_and(|number| is_it(first, number) || numbers.any(|wanted| is_it(wanted, number)))
             }
             Self::Begins(all) => all.iter().any(|wanted| value.starts_with(wanted)),
             Self::Ends(all) => all.iter().any(|wanted| value.ends_with(wanted)),
@@ -271,6 +272,11 @@ mod tests {
             (r#"{ value = "{n}", at-least = 1, at-most = "1.5" }"#, ["1.50", ""], ["1.51", ""]),
             (r#"{ value = "{n}", is = 0 }"#, ["-0.00", ""], ["0.01", ""]),
             (r#"{ value = "{n}", is = 0 }"#, ["0 EUR", ""], ["x", ""]),
+            (r#"{ value = "{n}", is = 0 }"#, ["EUR 0", ""], ["ABC0", ""]),
+            (r#"{ value = "{n}", is = [0, 7] }"#, ["7", ""], ["1.2.3", ""]),
+            (r#"{ value = "{n}", is = 0 }"#, ["0", ""], ["31.12.2026", ""]),
+            (r#"{ value = "{n}", is = [0, "1.000"] }"#, ["1.000", ""], ["1", ""]),
+            (r#"{ value = "{n}", is = ["1.000", 0] }"#, ["1.000", ""], ["1", ""]),
             (r#"{ value = "{n}", above = 0 }"#, ["EUR 5", ""], ["0 USD", ""]),
             (r#"{ value = "{a}", is = "x" }"#, ["", " x "], ["", "X"]),
             (r#"{ value = "{a}", is = "" }"#, ["", " "], ["", "x"]),
@@ -290,11 +296,13 @@ mod tests {
         let refused = |n| holds(r#"{ value = "{n}", below = 0 }"#, [n, ""]).unwrap_err().to_string();
         assert_eq!(refused(""), "column n is empty");
         assert_eq!(refused("x"), "column n: \"x\" is not a number");
-        let other_form = holds(r#"{ value = "{n}", is = 0 }"#, ["0,00", ""]).unwrap_err().to_string();
-        assert!(
-            other_form.starts_with("column n: \"0,00\" is not a number as the file writes them; "),
-            "{other_form}"
-        );
+        for other_form in ["0,00", "0,00 €", "0,00 EUR", "1'000", "1 000"] {
+            let refused = holds(r#"{ value = "{n}", is = 0 }"#, [other_form, ""]).unwrap_err().to_string();
+            let said = format!("column n: {other_form:?} is not a number as the file writes them; ");
+            assert!(refused.starts_with(&said), "{refused}");
+        }
+        let of_articles = holds(r#"{ value = "{n}", at-least = 1 }"#, ["PCS 5", ""]).unwrap_err().to_string();
+        assert_eq!(of_articles, "column n: \"PCS 5\" is not a number");
         for condition in [r#"{ value = "{n}", above = 100 }"#, r#"{ value = "{n}", is = [7, 1] }"#] {
             let refused = holds(condition, ["1.000", ""]).unwrap_err().to_string();
             assert!(refused.starts_with("column n: \"1.000\" is not certain: "), "{condition}: {refused}");

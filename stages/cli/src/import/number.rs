@@ -32,6 +32,17 @@ const CURRENCY_SIGNS: [(char, &[&str]); 16] = [
         ],
     ),
 ];
+/// How files write numbers: what stands before places, and between groups of digits. The more common first.
+pub(super) const FORMS: [(char, Option<char>); 8] = [
+    ('.', None),
+    (',', None),
+    ('.', Some(',')),
+    (',', Some('.')),
+    (',', Some(' ')),
+    ('.', Some(' ')),
+    ('.', Some('\'')),
+    (',', Some('\'')),
+];
 /// Most digits: with nine places more, and divided by a quantity, they fit into 128 bits.
 const DIGITS_MAX: usize = 24;
 /// Of a currency's code.
@@ -84,8 +95,9 @@ pub(super) enum Around<'a> {
 pub(super) struct Number {
     digits: i128,
     places: u32,
-    /// Whether what seems to stand behind the decimal sign may be a group of digits, as nobody said how the file groups them.
-    is_like_grouped: bool,
+    /// Whether it can be no other number. If nobody said how the file groups its digits, what seems to stand behind the decimal sign may be a
+    /// group of them.
+    is_certain: bool,
 }
 
 /// How a number is made shorter, where a map asks for it.
@@ -153,10 +165,9 @@ impl Number {
         if !is_digits(&whole) || !is_digits(fraction) || (whole.is_empty() && fraction.is_empty()) {
             return None;
         }
-        let is_like_grouped = form.thousands.is_none()
-            && (1..=3).contains(&whole.len())
-            && fraction.len() == 3
-            && !whole.starts_with('0');
+        let is_like_grouped =
+            (1..=3).contains(&whole.len()) && fraction.len() == 3 && !whole.starts_with('0');
+        let is_certain = form.is_said || form.thousands.is_some() || !is_like_grouped;
         let fraction = fraction.trim_end_matches('0');
         let digits = format!("{}{fraction}", whole.trim_start_matches('0'));
         if digits.len() > DIGITS_MAX {
@@ -164,17 +175,17 @@ impl Number {
         }
         let digits: i128 = if digits.is_empty() { 0 } else { digits.parse().ok()? };
         let digits = if negative == Some(true) { -digits } else { digits };
-        Some(Self { digits, places: u32::try_from(fraction.len()).ok()?, is_like_grouped })
+        Some(Self { digits, places: u32::try_from(fraction.len()).ok()?, is_certain })
     }
 
     /// Whether it can be no other number, as the map says how the file writes them, or as it is written.
-    pub(super) fn is_certain(self, form: NumberForm) -> bool {
-        form.is_said || !self.is_like_grouped
+    pub(super) fn is_certain(self) -> bool {
+        self.is_certain
     }
 
     /// A whole number.
     pub(super) fn whole(number: i64) -> Self {
-        Self { digits: number.into(), places: 0, is_like_grouped: false }
+        Self { digits: number.into(), places: 0, is_certain: true }
     }
 
     /// The number in units of a place: 12.3 with two places is 1230; of one of so many things that have it together.
@@ -214,13 +225,10 @@ impl Number {
 
 /// Whether a text that is no number of a file's form is one of another form, such as `0,00`.
 pub(super) fn is_of_another_form(text: &str) -> bool {
-    let is_sign = |sign: char| matches!(sign, '+' | '-' | '−' | '(' | ')' | ' ');
-    let digits = text.trim_matches(is_sign);
-    digits.contains(|sign: char| sign.is_ascii_digit())
-        && digits.contains([',', '.'])
-        && digits.chars().all(|sign| {
-            sign.is_ascii_digit() || matches!(sign, ',' | '.' | '\'' | '’' | ' ' | '\u{a0}' | '\u{202f}')
-        })
+    let reads = |(decimal, thousands)| {
+        Number::read(text, NumberForm::said(decimal, thousands), Around::AnyCode).is_some()
+    };
+    FORMS.into_iter().any(reads)
 }
 
 /// A number's text without its sign, in whatever way it is written.
@@ -253,7 +261,8 @@ fn without_currency<'t>(text: &'t str, around: Around<'_>) -> Option<&'t str> {
     if let Some((_, rest)) = outer(text, fits) {
         return Some(rest);
     }
-    let is_code = |code: &str| Currency::try_from(code.to_owned()).is_ok();
+    // Three capitals alone may begin the code of an article.
+    let is_code = |code: &str| Currency::try_from(code.to_owned()).is_ok_and(|currency| currency.is_listed());
     match around {
         Around::Nothing | Around::AnyCurrency => None,
         Around::Currency(code) => text.strip_prefix(code).or_else(|| text.strip_suffix(code)),
@@ -378,14 +387,14 @@ mod tests {
             assert_eq!(Number::read(text, form, Around::AnyCurrency), None, "{text}");
         }
         for text in ["1.000", "-1.000", "(12.500)", "123.456-", "€ 1.000", "1.000 €", "$1.000"] {
-            let read = |form| Number::read(text, form, Around::AnyCurrency).unwrap().is_certain(form);
+            let read = |form| Number::read(text, form, Around::AnyCurrency).unwrap().is_certain();
             assert!(!read(point), "{text} may be a thousand times as much");
             for said in [NumberForm::said('.', None), NumberForm::said('.', Some(','))] {
                 assert!(read(said), "{text} is what the map says");
             }
         }
         for text in ["0.001", "0.000", ".500", "1.00", "1.0000", "1234.000", "1000"] {
-            assert!(Number::read(text, point, Around::AnyCurrency).unwrap().is_certain(point), "{text}");
+            assert!(Number::read(text, point, Around::AnyCurrency).unwrap().is_certain(), "{text}");
         }
         for (text, around) in [
             ("£3.50", Around::Currency("EUR")),
@@ -399,6 +408,9 @@ mod tests {
             ("₩500", Around::Currency("USD")),
             ("EUR 3", Around::Nothing),
             ("Stk 3", Around::AnyCode),
+            ("PCS 5", Around::AnyCode),
+            ("BOX12", Around::AnyCode),
+            ("ABC0", Around::AnyCode),
             ("3.50 USD", Around::Currency("EUR")),
             ("$3", Around::Nothing),
             ("EUR 3", Around::AnyCurrency),

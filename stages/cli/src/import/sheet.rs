@@ -33,7 +33,7 @@ pub(super) fn as_csv(path: &Path, file: &File, form: &FileForm) -> Result<(File,
     let sheets = workbook.sheet_names();
     let place = match &form.sheet {
         Some(name) => sheets.iter().position(|sheet| sheet == name),
-        None => Some(0).filter(|_| !sheets.is_empty()),
+        None => Some(0),
     };
     let Some((place, name)) = place.and_then(|place| Some((place, sheets.get(place)?.clone()))) else {
         let wanted = form.sheet.clone().unwrap_or_default();
@@ -77,8 +77,7 @@ pub(super) fn as_csv(path: &Path, file: &File, form: &FileForm) -> Result<(File,
     }
     lines.write(path, &row)?;
     lines.writer.flush().map_err(kept)?;
-    let others = Some(sheets.len() - 1).filter(|others| form.sheet.is_none() && *others > 0);
-    let others = others.map(|_| {
+    let others = (form.sheet.is_none() && sheets.len() > 1).then(|| {
         format!(
             "{}: its first sheet, {name:?}, is read; its sheets are {}, and sheet under [file] says which is meant",
             path.display(),
@@ -128,9 +127,13 @@ impl Lines {
         written.map_err(|error| InputError::Keep { path: path.to_owned(), source: error.into() })
     }
 
-    /// A number with as many digits as a workbook shows of one: what it computes has others behind them.
+    /// A number with as many digits as a workbook shows of one: what it computes has others behind them. A whole number has all of its digits,
+    /// as it may be the number of something.
     fn number(&self, number: f64) -> String {
-        let shown = format!("{number:.DIGITS_SHOWN$e}").parse().unwrap_or(number);
+        let shown = match number.fract() == 0.0 {
+            true => number,
+            false => format!("{number:.DIGITS_SHOWN$e}").parse().unwrap_or(number),
+        };
         shown.to_string().replace('.', &self.decimal.to_string())
     }
 
@@ -146,19 +149,18 @@ impl Lines {
                 let (_, _, _, hour, minute, second, _) = moment.to_ymd_hms_milli();
                 format!("{hour:02}:{minute:02}:{second:02}")
             }
-            // Shown as a date, and none: a number such as 20260131.
-            DataRef::DateTime(moment) if moment.is_datetime() && !DAYS.contains(&moment.as_f64()) => {
+            // A duration, in days; or what is shown as a date and is none: a number such as 20260131.
+            DataRef::DateTime(moment) if !moment.is_datetime() || !DAYS.contains(&moment.as_f64()) => {
                 self.number(moment.as_f64())
             }
             DataRef::Bool(truth) => truth.to_string(),
-            DataRef::DateTime(moment) if moment.is_datetime() => {
+            DataRef::DateTime(moment) => {
                 let (year, month, day, hour, minute, second, _) = moment.to_ymd_hms_milli();
                 match (hour, minute, second) {
                     (0, 0, 0) => format!("{year:04}-{month:02}-{day:02}"),
                     _ => format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}"),
                 }
             }
-            DataRef::DateTime(duration) => duration.as_f64().to_string(),
             DataRef::DateTimeIso(text) | DataRef::DurationIso(text) => text.clone(),
             // As a workbook shows it: no number, which a map refuses where it wants one.
             DataRef::Error(error) => cell.as_string().unwrap_or_else(|| error.to_string()),

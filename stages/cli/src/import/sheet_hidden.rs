@@ -16,8 +16,8 @@ use zip::ZipArchive;
 
 const FOLDER: &str = "xl/";
 
-/// The numbers of the hidden rows, from 1 and in their order, of the sheet at a place in the workbook's list of sheets. A workbook whose parts
-/// stand at other places than all programs write them at tells of none.
+/// The numbers of the hidden rows, from 1 and in their order, of the sheet at a place in the workbook's list of sheets. If the parts are not
+/// where programs usually write them, no rows are found.
 pub(super) fn hidden_rows(workbook: File, sheet: usize) -> Result<Vec<u32>, XlsxError> {
     let mut parts = ZipArchive::new(BufReader::new(workbook))?;
     let mut ids = Vec::new();
@@ -48,6 +48,8 @@ pub(super) fn hidden_rows(workbook: File, sheet: usize) -> Result<Vec<u32>, Xlsx
         }
         Ok(())
     })?;
+    // Rows may stand in any order.
+    hidden.sort_unstable();
     Ok(hidden)
 }
 

@@ -16,7 +16,7 @@ use super::{
     file_form::FileForm,
     filter::{reads_dates, reads_times},
     input::{InputError, RowsFile},
-    number::{Around, Number, NumberForm},
+    number::{Around, FORMS, Number, NumberForm},
     source::Source,
 };
 use crate::failure::CommandFailure;
@@ -39,17 +39,6 @@ const DATES: [&str; 9] = [
 ];
 const TIMES: [&str; 7] =
     ["", " %H:%M", " %H:%M:%S", "T%H:%M:%S", " %H:%M:%S %z", "T%H:%M:%S%z", "T%H:%M:%S%:z"];
-
-const FORMS: [(char, Option<char>); 8] = [
-    ('.', None),
-    (',', None),
-    ('.', Some(',')),
-    (',', Some('.')),
-    (',', Some(' ')),
-    ('.', Some(' ')),
-    ('.', Some('\'')),
-    (',', Some('\'')),
-];
 
 /// What a column seems to hold.
 #[derive(Debug, PartialEq, Eq)]
@@ -201,7 +190,7 @@ impl Point {
         });
         let (doubtful, certain): (Vec<_>, Vec<_>) = all
             .filter(|(has_point, _)| *has_point && form.thousands.is_none())
-            .partition(|(_, number)| !number.is_certain(form));
+            .partition(|(_, number)| !number.is_certain());
         match (doubtful.is_empty(), certain.is_empty()) {
             (true, _) => Self::Clear,
             (false, false) => Self::BeforePlaces,

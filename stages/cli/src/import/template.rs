@@ -159,7 +159,7 @@ impl Template {
                 }
                 Places::Fixed(places) => {
                     let fits = places_of(named).is_ok_and(|own| own == *places);
-                    Some(format!("with places = {places}, which it has not")).filter(|_| !fits)
+                    Some(format!("with places = {places}, which are not its places")).filter(|_| !fits)
                 }
             },
             Self::Optional(inner) | Self::Each(inner, _) => inner.other_currency(named),
@@ -311,14 +311,17 @@ impl Amount {
             && own != *places
         {
             let wanted = format!(
-                "to be read with places = {places}, as {} has {own}; write currency in the map instead",
+                "an amount with {places} places, as the map says: {} has {own}. Write currency = … instead of places",
                 shortened(within)
             );
             let rendered = shortened(&text.render(row)?);
             return Err(RowError::Form { of: text.origin(), text: rendered, wanted });
         }
         let (places, around) = match (places, &currency) {
-            (Places::Fixed(places), _) => (*places, Around::AnyCurrency),
+            (Places::Fixed(places), _) => {
+                let within = within.filter(|code| places_of(code).is_ok());
+                (*places, within.map_or(Around::AnyCurrency, Around::Currency))
+            }
             (Places::OfCurrency(_), None) => (0, Around::Nothing),
             (Places::OfCurrency(_), Some((of, code))) => {
                 let wrong = |wanted| RowError::Form { of: of.origin(), text: shortened(code), wanted };
@@ -402,7 +405,7 @@ fn units(
         };
         return Err(format!("{number}{currency}{}", advice(text, form)));
     };
-    if !read.is_certain(form) {
+    if !read.is_certain() {
         return Err(CERTAIN.to_owned());
     }
     read.units(places, of, rounding).map_err(|unfit| match unfit {

@@ -236,11 +236,19 @@ async fn an_import_whose_words_nobody_reads_goes_on_and_tells_by_its_exit_code()
         std::fs::write(folder.path().join(name), rows).unwrap();
     }
     std::fs::write(folder.path().join("map.toml"), SALES).unwrap();
-    let mut command = shop.system.command(&["import", "--map", "map.toml", "a.csv", "b.csv", "c.csv"]);
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    command.stdout(writer).stderr(Stdio::piped());
-    let ended = command.spawn().unwrap().wait_with_output().await.unwrap();
+    std::fs::write(folder.path().join("other.csv"), "other\n1\n").unwrap();
+    let unread = async |arguments: &[&str]| {
+        let mut command = shop.system.command(arguments);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        command.stdout(writer).stderr(Stdio::piped());
+        command.spawn().unwrap().wait_with_output().await.unwrap()
+    };
+    let checked = unread(&["import", "--check", "map.toml", "a.csv", "other.csv"]).await;
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert_eq!(checked.status.code(), Some(78), "{said}");
+    assert!(said.contains("other.csv"), "{said}");
+    let ended = unread(&["import", "--map", "map.toml", "a.csv", "b.csv", "c.csv"]).await;
     assert_eq!(ended.status.code(), Some(10), "{}", String::from_utf8_lossy(&ended.stderr));
     assert!(String::from_utf8_lossy(&ended.stderr).contains("refused rows are in b.rejects.csv"));
     assert_eq!(shop.figures(SALES, "c.csv", b"").await, [0, 3, 0]);

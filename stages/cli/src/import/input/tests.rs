@@ -67,50 +67,61 @@ pub(in crate::import) fn workbook(rows: &[&[(&str, &str)]]) -> Vec<u8> {
             let cell = match *kind {
                 "text" => format!("t=\"inlineStr\"><is><t>{value}</t></is>"),
                 "date" => format!("s=\"1\"><v>{value}</v>"),
+                "duration" => format!("s=\"2\"><v>{value}</v>"),
                 _ => format!("><v>{value}</v>"),
             };
             sheet.push_str(&format!("<c r=\"{column}{number}\" {cell}</c>"));
         }
         sheet.push_str("</row>");
     }
-    workbook_of(&sheet, &["Sales"])
+    workbook_of(&[("Sales", &sheet)])
 }
 
-/// A workbook of sheets of these names, all of which have these cells.
-fn workbook_of(sheet: &str, names: &[&str]) -> Vec<u8> {
+/// A workbook of sheets of these names and cells, each in a part of its own.
+fn workbook_of(named: &[(&str, &str)]) -> Vec<u8> {
     use std::io::{Cursor, Write as _};
     let main = "xmlns=\"http://schemas.openxmlformats.org/spreadsheetml/2006/main\"";
     let relation = "http://schemas.openxmlformats.org/officeDocument/2006/relationships";
     let relations = "http://schemas.openxmlformats.org/package/2006/relationships";
-    let sheets = (1..)
-        .zip(names)
-        .map(|(number, name)| format!("<sheet name=\"{name}\" sheetId=\"{number}\" r:id=\"s\"/>"));
-    let sheets: String = sheets.collect();
-    let files = [
+    let numbered = || (1..).zip(named);
+    let of_each = |text: &dyn Fn(u8, &str) -> String| -> String {
+        numbered().map(|(number, (name, _))| text(number, name)).collect()
+    };
+    let sheets =
+        of_each(&|number, name| format!("<sheet name=\"{name}\" sheetId=\"{number}\" r:id=\"s{number}\"/>"));
+    let targets = of_each(&|number, _| {
+        format!(
+            "<Relationship Id=\"s{number}\" Type=\"{relation}/worksheet\" Target=\"worksheets/sheet{number}.xml\"/>"
+        )
+    });
+    let mut files = vec![
         (
-            "_rels/.rels",
+            "_rels/.rels".to_owned(),
             format!(
                 "<Relationships xmlns=\"{relations}\"><Relationship Id=\"a\" Type=\"{relation}/officeDocument\" Target=\"xl/workbook.xml\"/></Relationships>"
             ),
         ),
         (
-            "xl/workbook.xml",
+            "xl/workbook.xml".to_owned(),
             format!("<workbook {main} xmlns:r=\"{relation}\"><sheets>{sheets}</sheets></workbook>"),
         ),
         (
-            "xl/_rels/workbook.xml.rels",
+            "xl/_rels/workbook.xml.rels".to_owned(),
             format!(
-                "<Relationships xmlns=\"{relations}\"><Relationship Id=\"s\" Type=\"{relation}/worksheet\" Target=\"worksheets/sheet1.xml\"/><Relationship Id=\"t\" Type=\"{relation}/styles\" Target=\"styles.xml\"/></Relationships>"
+                "<Relationships xmlns=\"{relations}\">{targets}<Relationship Id=\"t\" Type=\"{relation}/styles\" Target=\"styles.xml\"/></Relationships>"
             ),
         ),
         (
-            "xl/styles.xml",
+            "xl/styles.xml".to_owned(),
             format!(
-                "<styleSheet {main}><cellXfs><xf numFmtId=\"0\"/><xf numFmtId=\"14\"/></cellXfs></styleSheet>"
+                "<styleSheet {main}><cellXfs><xf numFmtId=\"0\"/><xf numFmtId=\"14\"/><xf numFmtId=\"46\"/></cellXfs></styleSheet>"
             ),
         ),
-        ("xl/worksheets/sheet1.xml", format!("<worksheet {main}><sheetData>{sheet}</sheetData></worksheet>")),
     ];
+    files.extend(numbered().map(|(number, (_, cells))| {
+        let sheet = format!("<worksheet {main}><sheetData>{cells}</sheetData></worksheet>");
+        (format!("xl/worksheets/sheet{number}.xml"), sheet)
+    }));
     let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     for (name, text) in files {
@@ -208,7 +219,7 @@ fn a_cell_beyond_all_columns_of_a_sheet_is_refused() {
     let path = folder.path().join("wide.xlsx");
     for (column, is_refused) in [("XFD", false), ("XFE", true), ("ZZZZZ", true)] {
         let sheet = format!("<row r=\"1\"><c r=\"{column}1\"><v>7</v></c></row>");
-        std::fs::write(&path, workbook_of(&sheet, &["Sales"])).unwrap();
+        std::fs::write(&path, workbook_of(&[("Sales", &sheet)])).unwrap();
         let refused = check(&path, &FileForm::default()).err();
         assert_eq!(refused.is_some(), is_refused, "{column}");
         if let Some(refused) = refused {
@@ -317,6 +328,8 @@ fn rejects_are_utf8_or_refused() {
 fn what_a_workbook_does_not_show_is_said_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sales.xlsx");
+    let shown = "<row r=\"1\"><c r=\"A1\"><v>1</v></c></row><row r=\"2\"><c r=\"A2\"><v>2</v></c></row>\
+                 <row r=\"3\"><c r=\"A3\"><v>3</v></c></row><row r=\"4\"><c r=\"A4\"><v>4</v></c></row>";
     let sheet = "<row r=\"1\"><c r=\"A1\"><v>1</v></c></row><row r=\"2\" hidden=\"1\"><c r=\"A2\"><v>2</v></c></row>\
                  <row r=\"3\"><c r=\"A3\"><v>3</v></c></row><row hidden=\"true\"><c r=\"A4\"><v>4</v></c></row><row r=\"5\" hidden=\"1\"/>";
     let named = |name: &str| {
@@ -329,13 +342,18 @@ fn what_a_workbook_does_not_show_is_said_or_refused() {
         file.remarks().map(|said| said.replace(path.to_str().unwrap(), "sales.xlsx")).collect()
     };
     let hidden = "sales.xlsx: 2 rows of the sheet \"Sales\" are hidden, the first on line 2; they are rows as all others are";
-    std::fs::write(&path, workbook_of(sheet, &["Sales"])).unwrap();
+    std::fs::write(&path, workbook_of(&[("Sales", sheet)])).unwrap();
     assert_eq!(remarks(&FileForm::default()), [hidden]);
-    std::fs::write(&path, workbook_of(sheet, &["Sales", "Stock"])).unwrap();
+    std::fs::write(&path, workbook_of(&[("Sales", sheet), ("Stock", shown)])).unwrap();
     let first = "sales.xlsx: its first sheet, \"Sales\", is read; its sheets are Sales, Stock, and sheet under [file] says which is meant";
     assert_eq!(remarks(&FileForm::default()), [first, hidden]);
     assert_eq!(remarks(&named("Sales")), [hidden]);
-    std::fs::write(&path, workbook_of(sheet, &["Notes\" state=\"hidden", "Sales"])).unwrap();
+    assert_eq!(remarks(&named("Stock")), [""; 0]);
+    let out_of_order = "<row r=\"1\"><c r=\"A1\"><v>1</v></c></row><row r=\"4\" hidden=\"1\"><c r=\"A4\"><v>4</v></c></row>\
+                        <row r=\"2\" hidden=\"1\"><c r=\"A2\"><v>2</v></c></row><row r=\"3\"><c r=\"A3\"><v>3</v></c></row>";
+    std::fs::write(&path, workbook_of(&[("Sales", out_of_order)])).unwrap();
+    assert_eq!(remarks(&FileForm::default()), [hidden.replace("line 2", "line 4")]);
+    std::fs::write(&path, workbook_of(&[("Notes\" state=\"hidden", shown), ("Sales", sheet)])).unwrap();
     let refused = check(&path, &FileForm::default()).unwrap_err().to_string();
     assert!(
         refused.ends_with(
@@ -351,15 +369,31 @@ fn what_a_workbook_does_not_show_is_said_or_refused() {
 fn cells_are_read_as_a_workbook_shows_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sales.xlsx");
-    let rows: [&[(&str, &str)]; 4] = [
+    let rows: [&[(&str, &str)]; 6] = [
         &[("text", "day"), ("text", "price")],
         &[("date", "20260131"), ("number", "99.30000000000001")],
         &[("date", "-5"), ("number", "56.99999999999999")],
         &[("date", "0.5"), ("number", "123456789012345")],
+        &[("duration", "1.5"), ("number", "4111111111111111")],
+        &[("duration", "0.30000000000000004"), ("number", "4111111111111112")],
     ];
     std::fs::write(&path, workbook(&rows)).unwrap();
-    let file = check(&path, &FileForm::default()).unwrap();
-    let read: Vec<Vec<String>> =
-        file.rows().unwrap().map(|row| row.unwrap().record.iter().map(str::to_owned).collect()).collect();
-    assert_eq!(read, [["20260131", "99.3"], ["-5", "57"], ["12:00:00", "123456789012345"]]);
+    let read = |form: &FileForm| -> Vec<Vec<String>> {
+        let file = check(&path, form).unwrap();
+        file.rows().unwrap().map(|row| row.unwrap().record.iter().map(str::to_owned).collect()).collect()
+    };
+    let expected = |duration| {
+        [
+            ["20260131", "99.3"],
+            ["-5", "57"],
+            ["12:00:00", "123456789012345"],
+            [duration, "4111111111111111"],
+            ["0.3", "4111111111111112"],
+        ]
+    };
+    assert_eq!(read(&FileForm::default()), expected("1.5"));
+    let form: toml::Spanned<_> = toml::from_str("decimal = \",\"").unwrap();
+    let german = read(&FileForm::parse(&form, &FILE_KEYS).unwrap());
+    let with_commas = expected("1,5").map(|row| row.map(|field| field.replace('.', ",")));
+    assert_eq!(german, with_commas);
 }

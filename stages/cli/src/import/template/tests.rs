@@ -141,11 +141,20 @@ fn amounts_are_of_the_currency_that_stands_beside_them() {
     // 1500 yen were 150,000 where the map said places = 2.
     let of_places = "lines = [{ unit_price = { decimal = \"{p}\", places = 2 } }]";
     let told = parsed(&format!("currency = \"JPY\"\n{of_places}")).unwrap_err();
-    assert!(told.contains("an amount in it is read with places = 2, which it has not"), "{told}");
+    assert!(told.contains("an amount in it is read with places = 2, which are not its places"), "{told}");
     let mapping = format!("currency = \"{{c}}\"\n{of_places}");
-    assert!(of_row(&mapping, ["3.50", "EUR"]).is_ok());
+    for text in ["3.50", "€ 3.50", "3.50 EUR"] {
+        assert!(of_row(&mapping, [text, "EUR"]).is_ok(), "{text}");
+    }
+    for text in ["$3.50", "3.50 USD"] {
+        let told = of_row(&mapping, [text, "EUR"]).unwrap_err().to_string();
+        assert!(told.starts_with(&format!("column p: \"{text}\" is not a decimal number")), "{told}");
+    }
     let told = of_row(&mapping, ["1500", "JPY"]).unwrap_err().to_string();
-    assert!(told.contains("\"1500\" is not to be read with places = 2, as JPY has 0"), "{told}");
+    assert_eq!(
+        told,
+        "column p: \"1500\" is not an amount with 2 places, as the map says: JPY has 0. Write currency = … instead of places"
+    );
 }
 
 proptest! {

@@ -34,8 +34,8 @@ fn imported_after(
     let mut written = Rejects::named(&rejects, file.header.clone()).unwrap();
     for unit in mapping.units(&file).unwrap() {
         let mut unit = unit.unwrap();
-        mapping.note_keys(&mut unit.rows);
         let MappedRow { identity, commands } = mapping.map(&unit);
+        mapping.note_keys(&mut unit.rows);
         let refusal = commands.err().unwrap_or_else(|| RowRefusal::new("code", "reason"));
         written.add(&Reject { rows: unit.rows, identity, refusal }).unwrap();
     }

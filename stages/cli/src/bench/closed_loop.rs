@@ -1,6 +1,8 @@
 //! A closed loop: so many clients, each of which sends a command, waits for its answer, and sends the next.
 //!
-//! The loop runs on from its warm-up into what is measured and stops afterwards, so that neither a beginning nor an end is counted.
+//! The loop runs on from its warm-up into what is measured and stops afterwards, so that neither a beginning nor an end is counted. The rate
+//! counts answers that come while measuring. Waiting is counted of commands that are sent while measuring, however late their answers
+//! come: otherwise a stall that lasts beyond the end would be left out.
 //! Deliberately absent: what a client sends, and to whom.
 
 use std::{
@@ -22,9 +24,9 @@ use super::closed_loop_error::ClosedLoopError;
 
 /// Of so many commands one is asked for in the view.
 const ASKED_FOR_EVERY: usize = 50;
-/// Of a few commands at least about so many are asked for.
+/// Of a short measurement, about so many at least.
 const ASKED_FOR_MIN: usize = 20;
-/// What is not counted is this part of what is.
+/// The warm-up is this part of the measurement.
 const WARM_UP: u32 = 5;
 
 /// How much is measured. A fifth as much goes before it and is not counted.
@@ -84,7 +86,9 @@ pub(crate) struct Found<O> {
     pub(crate) sent: usize,
     /// How long was measured.
     pub(crate) elapsed: Duration,
-    /// From sending to the answer, of each command that is counted, in ascending order.
+    /// Commands that were answered meanwhile.
+    pub(crate) commands: usize,
+    /// From sending to the answer, of each command that was sent while measuring, in ascending order; never empty.
     pub(crate) answers: Vec<Duration>,
     /// From sending to the answer of a query that sees it, of some of them, in ascending order.
     pub(crate) queries: Vec<Duration>,
@@ -98,7 +102,9 @@ struct Course {
     /// The number of the next command.
     next: AtomicUsize,
     answered: AtomicUsize,
-    /// How many answers somebody waits for; without anybody, a number that is never reached.
+    /// Those answered while measuring.
+    measured: AtomicUsize,
+    /// How many of either somebody waits for; without anybody, a number that is never reached.
     awaited: AtomicUsize,
     reached: Notify,
     measuring: AtomicBool,
@@ -109,7 +115,7 @@ struct Course {
 /// Runs the loop with these clients; `observe` is called when measuring begins and when it ends.
 ///
 /// # Errors
-/// The first of any client.
+/// The first of any client, and where no command was sent and none answered while measuring.
 pub(crate) async fn run<C: ClosedLoopClient, O>(
     clients: Vec<C>,
     extent: Extent,
@@ -125,18 +131,19 @@ pub(crate) async fn run<C: ClosedLoopClient, O>(
         loops.spawn(send_one_after_the_other(client, Arc::clone(&course)));
     }
     let conduct = async {
-        course.pass(extent.warm_up()).await;
+        course.pass(extent.warm_up(), &course.answered).await;
         let (before, begun) = (observe(), Instant::now());
         course.measuring.store(true, Ordering::SeqCst);
-        course.pass(extent.measured()).await;
+        course.pass(extent.measured(), &course.measured).await;
         course.measuring.store(false, Ordering::SeqCst);
-        let (elapsed, after) = (begun.elapsed(), observe());
+        let (elapsed, commands) = (begun.elapsed(), course.measured.load(Ordering::SeqCst));
+        let after = observe();
         course.ended.store(true, Ordering::SeqCst);
-        (elapsed, [before, after])
+        (elapsed, commands, [before, after])
     };
     tokio::pin!(conduct);
     let (mut answers, mut queries) = (Vec::new(), Vec::new());
-    let (elapsed, observed) = loop {
+    let (elapsed, commands, observed) = loop {
         tokio::select! {
             conducted = &mut conduct => break conducted,
             // Before the end a client ends by an error alone.
@@ -148,19 +155,22 @@ pub(crate) async fn run<C: ClosedLoopClient, O>(
         answers.extend(ended.answers);
         queries.extend(ended.queries);
     }
+    if commands == 0 || answers.is_empty() {
+        return Err(ClosedLoopError::NothingMeasured);
+    }
     answers.sort_unstable();
     queries.sort_unstable();
-    Ok(Found { sent: course.answered.load(Ordering::SeqCst), elapsed, answers, queries, observed })
+    Ok(Found { sent: course.answered.load(Ordering::SeqCst), elapsed, commands, answers, queries, observed })
 }
 
 impl Course {
-    async fn pass(&self, span: Span) {
+    /// Waits for the end of a span, whose commands `count` counts from zero.
+    async fn pass(&self, span: Span, count: &AtomicUsize) {
         match span {
             Span::Time(time) => sleep(time).await,
             Span::Commands(commands) => {
-                let awaited = self.answered.load(Ordering::SeqCst) + commands;
-                self.awaited.store(awaited, Ordering::SeqCst);
-                while self.answered.load(Ordering::SeqCst) < awaited {
+                self.awaited.store(commands, Ordering::SeqCst);
+                while count.load(Ordering::SeqCst) < commands {
                     self.reached.notified().await;
                 }
             }
@@ -168,8 +178,11 @@ impl Course {
     }
 
     fn note_answer(&self) {
-        let answered = self.answered.fetch_add(1, Ordering::SeqCst) + 1;
-        if answered >= self.awaited.load(Ordering::SeqCst) {
+        let mut count = self.answered.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.measuring.load(Ordering::SeqCst) {
+            count = self.measured.fetch_add(1, Ordering::SeqCst) + 1;
+        }
+        if count >= self.awaited.load(Ordering::SeqCst) {
             self.reached.notify_one();
         }
     }
@@ -191,10 +204,9 @@ async fn send_one_after_the_other<C: ClosedLoopClient>(
     let mut queries: JoinSet<Result<Duration, ClosedLoopError>> = JoinSet::new();
     while !course.ended.load(Ordering::SeqCst) {
         let number = course.next.fetch_add(1, Ordering::SeqCst);
-        let sent = Instant::now();
+        let (sent, counts) = (Instant::now(), course.measuring.load(Ordering::SeqCst));
         let event = client.send(number).await?;
         let took = sent.elapsed();
-        let counts = course.measuring.load(Ordering::SeqCst);
         course.note_answer();
         if !counts {
             continue;
@@ -248,12 +260,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_answered_while_measuring_is_counted_and_all_that_was_sent_is_waited_for() {
+    async fn what_comes_while_measuring_is_counted_and_all_that_was_sent_is_waited_for() {
         let clients = (0..4).map(|_| Echo(10)).collect();
         let found = run(clients, Extent::Seconds(5), Instant::now).await.unwrap();
         let [begun, ended] = found.observed;
         assert_eq!((found.elapsed, ended - begun), (Duration::from_secs(5), Duration::from_secs(5)));
         // 400 a second; whose answer comes at the moment of a change counts on one side of it.
+        assert!((1990..=2010).contains(&found.commands), "{}", found.commands);
         assert!((1990..=2010).contains(&found.answers.len()), "{}", found.answers.len());
         assert!(found.sent >= 2400 && found.sent <= 2420, "{}", found.sent);
         assert!(found.answers.iter().all(|took| *took == Duration::from_millis(10)));
@@ -264,9 +277,46 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn so_many_commands_are_counted() {
         let found = run(vec![Echo(10), Echo(10)], Extent::Commands(100), || ()).await.unwrap();
+        assert!((100..=102).contains(&found.commands), "{}", found.commands);
         assert!((100..=102).contains(&found.answers.len()), "{}", found.answers.len());
         assert!(found.sent >= 120, "{}", found.sent);
         assert!(found.queries.len() >= ASKED_FOR_MIN, "{}", found.queries.len());
+    }
+
+    /// Answers within 10 milliseconds; what is sent later than `from` after the beginning takes as long as `lasts`.
+    struct Stalling {
+        begun: Instant,
+        from: Duration,
+        lasts: Duration,
+    }
+
+    impl ClosedLoopClient for Stalling {
+        async fn send(&mut self, _: usize) -> Result<u64, ClosedLoopError> {
+            let stalls = self.begun.elapsed() >= self.from;
+            sleep(if stalls { self.lasts } else { Duration::from_millis(10) }).await;
+            Ok(1)
+        }
+
+        fn queryable(&self, _: usize, _: u64) -> Option<BoxFuture<'static, Result<(), ClosedLoopError>>> {
+            None
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stall_that_lasts_beyond_the_end_is_counted_as_waiting_and_not_in_the_rate() {
+        let from = Duration::from_millis(5_500);
+        let client = Stalling { begun: Instant::now(), from, lasts: Duration::from_secs(1) };
+        let found = run(vec![client], Extent::Seconds(5), || ()).await.unwrap();
+        assert_eq!(found.answers.last(), Some(&Duration::from_secs(1)));
+        assert!((440..=460).contains(&found.commands), "{}", found.commands);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_an_answer_while_measuring_there_are_no_figures() {
+        let (from, lasts) = (Duration::from_millis(900), Duration::from_secs(10));
+        let client = Stalling { begun: Instant::now(), from, lasts };
+        let failed = run(vec![client], Extent::Seconds(5), || ()).await;
+        assert!(matches!(failed, Err(ClosedLoopError::NothingMeasured)), "{failed:?}");
     }
 
     #[tokio::test(start_paused = true)]

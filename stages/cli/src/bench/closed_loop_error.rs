@@ -19,6 +19,8 @@ pub(crate) enum ClosedLoopError {
     Query(#[source] async_nats::RequestError),
     #[error("a command had no answer after {} s", PATIENCE.as_secs())]
     NoAnswer,
+    #[error("no command was sent and answered while measuring; measure for longer")]
+    NothingMeasured,
     #[error("a command was refused: {text}")]
     Refused { text: String },
     #[error("a command was not accepted with one event: {answer}")]

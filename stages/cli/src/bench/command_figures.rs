@@ -9,14 +9,16 @@ use super::{figures::Latency, process_costs::CommandCost};
 /// One loop.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct LoopFigures {
-    /// Commands that are counted.
+    /// Commands that were answered while measuring.
     pub(crate) commands: usize,
     pub(crate) commands_per_second: f64,
-    /// From sending to the answer.
+    /// From sending to the answer, of commands that were sent while measuring.
     pub(crate) answer_ms: Latency,
     /// From sending to the answer of a query that sees it; of the real loop alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) queryable_ms: Option<Latency>,
+    /// Of how many commands that is known.
+    pub(crate) queries: usize,
     /// By process; empty where the system does not tell.
     pub(crate) costs: BTreeMap<String, CommandCost>,
     /// Bytes that each stream and each folder of a process holds more than before, for each command that was sent.
@@ -134,16 +136,15 @@ fn add(text: &mut String, line: std::fmt::Arguments<'_>) {
 fn add_latencies(text: &mut String, round: &Round) {
     let columns = ["p50", "p99", "p99.9", "most"].map(|column| format!("{column:>9}")).concat();
     add(text, format_args!("\n{:<24}{columns}", "milliseconds"));
-    let queryable = round.real.queryable_ms;
-    for (name, latency) in [
-        (SINGLY, Some(round.bare_singly.answer_ms)),
-        (IN_BATCHES, Some(round.bare_in_batches.answer_ms)),
-        ("real, answered", Some(round.real.answer_ms)),
-        ("real, queryable", queryable),
-    ] {
-        if let Some(Latency { p50, p99, p999, max }) = latency {
-            add(text, format_args!("{name:<24}{p50:>9.2}{p99:>9.2}{p999:>9.2}{max:>9.2}"));
-        }
+    let mut row = |name: &str, Latency { p50, p99, p999, max }, of: &str| {
+        add(text, format_args!("{name:<24}{p50:>9.2}{p99:>9.2}{p999:>9.2}{max:>9.2}{of}"));
+    };
+    row(SINGLY, round.bare_singly.answer_ms, "");
+    row(IN_BATCHES, round.bare_in_batches.answer_ms, "");
+    row("real, answered", round.real.answer_ms, "");
+    match round.real.queryable_ms {
+        Some(latency) => row("real, queryable", latency, &format!("  (of {})", round.real.queries)),
+        None => add(text, format_args!("{:<24}no query was sent while measuring", "real, queryable")),
     }
 }
 
@@ -193,6 +194,8 @@ fn add_kept(text: &mut String, round: &Round) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn figures(rate: f64) -> LoopFigures {
@@ -201,6 +204,7 @@ mod tests {
             commands_per_second: rate,
             answer_ms: Latency::new(&[]),
             queryable_ms: None,
+            queries: 0,
             costs: BTreeMap::new(),
             kept_bytes: BTreeMap::new(),
             commands_a_round: None,
@@ -224,7 +228,8 @@ mod tests {
     fn people_see_each_round_and_the_parts_of_the_sums() {
         let cost = |cpu_us| CommandCost { cpu_us, written_bytes: 100.0 };
         let real = LoopFigures {
-            queryable_ms: Some(Latency::new(&[])),
+            queryable_ms: Some(Latency::new(&[Duration::from_millis(2)])),
+            queries: 1,
             costs: BTreeMap::from([
                 ("nats-server".to_owned(), cost(64.0)),
                 ("projector".to_owned(), cost(38.0)),
@@ -250,7 +255,7 @@ mod tests {
         for line in [
             "round 1 100 50 80 0.80",
             "median 0.80",
-            "real, queryable 0.00 0.00 0.00 0.00",
+            "real, queryable 2.00 2.00 2.00 2.00 (of 1)",
             "sum 102.0 200 0.0 0",
             "bytes kept for each command, real: EVENTS 321",
             "on disk: projector/ 77",

@@ -41,6 +41,8 @@ const STAGES_WITH_PROCESSES: [&str; 4] = ["command-handler", "projector", "repor
 const OWN: &str = "the benchmark";
 /// So many clients share a connection.
 const CLIENTS_OF_A_CONNECTION: usize = 64;
+/// Of each client at least so many commands are measured, where somebody says how many.
+const COMMANDS_OF_A_CLIENT_MIN: u32 = 10;
 /// How long is measured unless somebody says so.
 const SECONDS_DEFAULT: u32 = 10;
 
@@ -51,7 +53,7 @@ pub(crate) struct CommandsArguments {
     /// Clients, each with one command on its way
     #[arg(long, default_value_t = 64, value_parser = crate::whole(1..=2048_u32), value_name = "N")]
     in_flight: u32,
-    /// How they send
+    /// How clients send a command
     #[arg(long, value_enum, default_value_t = Way::Submit)]
     way: Way,
     /// When the server syncs
@@ -66,7 +68,7 @@ pub(crate) struct CommandsArguments {
     /// How long to measure each loop; 10 when neither this nor --commands is given. A fifth as much goes before it and is not counted
     #[arg(long, value_parser = crate::whole(1..=u32::MAX), value_name = "S", conflicts_with = "commands")]
     seconds: Option<u32>,
-    /// How many commands to measure of each loop, at least
+    /// How many commands to measure of each loop, at least; ten for each client or more. A fifth as much goes before it and is not counted
     #[arg(long, value_parser = crate::whole(1..=u32::MAX), value_name = "N")]
     commands: Option<u32>,
     /// How often to measure the bare loops and the real one in turn; the median of the ratios counts
@@ -88,6 +90,18 @@ impl CommandsArguments {
         }
     }
 
+    /// Answers come in bursts, one for each client, so a few bursts tell no rate.
+    fn refuse_too_few(&self) -> Result<(), CommandFailure> {
+        if self.commands.is_some_and(|commands| commands < COMMANDS_OF_A_CLIENT_MIN * self.in_flight) {
+            let least = COMMANDS_OF_A_CLIENT_MIN * self.in_flight;
+            return Err(CommandFailure::usage(format_args!(
+                "too few --commands for a rate: measure {least} or more with {} in flight",
+                self.in_flight
+            )));
+        }
+        Ok(())
+    }
+
     fn stages(&self) -> &'static [&'static str] {
         if self.process_manager { &STAGES_WITH_PROCESSES } else { &STAGES }
     }
@@ -99,6 +113,7 @@ pub(super) async fn run(
     benchmark: Benchmark,
     session: &Session,
 ) -> Result<ExitCode, CommandFailure> {
+    arguments.refuse_too_few()?;
     let folder = tempfile::tempdir().map_err(|error| CommandFailure::file(&std::env::temp_dir(), &error))?;
     let options = DeploymentOptions {
         folder: folder.path().to_owned(),
@@ -265,7 +280,8 @@ impl Bench {
         pipeline::queryable(broker, load, &end).await?;
         let kept_after = storage::of_all(broker, &data).await?;
         let mut figures = self.figures(&found, &kept, &kept_after)?;
-        figures.queryable_ms = Some(Latency::new(&found.queries));
+        figures.queryable_ms = (!found.queries.is_empty()).then(|| Latency::new(&found.queries));
+        figures.queries = found.queries.len();
         figures.commands_a_round =
             rounds.zip(rounds_after).and_then(|(before, after)| after.commands_a_round_since(before));
         Ok((figures, found.sent))
@@ -277,7 +293,7 @@ impl Bench {
         before: &Kept,
         after: &Kept,
     ) -> Result<LoopFigures, ClosedLoopError> {
-        let commands = found.answers.len();
+        let commands = found.commands;
         let [_, ended] = &found.observed;
         if let Some(name) = self.processes.gone(ended) {
             return Err(ClosedLoopError::Ended { name: name.to_owned() });
@@ -287,6 +303,7 @@ impl Bench {
             commands_per_second: Rate::new(commands, found.elapsed).commands_per_second,
             answer_ms: Latency::new(&found.answers),
             queryable_ms: None,
+            queries: 0,
             costs: process_costs::by_command(&found.observed, commands),
             kept_bytes: storage::by_command(before, after, found.sent),
             commands_a_round: None,

@@ -323,7 +323,7 @@ impl EndpointContext {
             tracing::error!(subject = %request.message().subject, error = one_line(error), "query failed");
         }
         let response =
-            result.map(Into::into).map_err(|error| ServiceError { status: error.text(), code: error.code() });
+            result.map(Into::into).map_err(|error| ServiceError::new(error.code(), &error.to_string()));
         if let Err(error) = request.respond(self, response, headers).await {
             tracing::debug!(subject = %request.message().subject, %error, "query has nobody to answer");
         }

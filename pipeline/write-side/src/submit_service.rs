@@ -10,7 +10,6 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use millstream_contract::{
     command::HEADERS,
-    error_text::bounded,
     header,
     header_check::{HeaderError, check_headers, check_kept},
     stored_message::Headers,
@@ -190,8 +189,7 @@ impl SubmitService {
 }
 
 fn service_error(error: &SubmitError) -> ServiceError {
-    let status = bounded(&error.to_string()).replace(['\r', '\n'], " ");
-    ServiceError { status, code: error.code() }
+    ServiceError::new(error.code(), &error.to_string())
 }
 
 impl Submissions {

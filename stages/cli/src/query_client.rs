@@ -4,6 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use millstream_contract::{
+    error_text::one_line,
     exit_code::{ExitCode, Failure},
     header,
     position::StreamPosition,
@@ -230,7 +231,7 @@ impl ViewClient {
                         Ok(Answer { body: body.into(), position: Some(position.to_string()) })
                     }
                     Err(error) => {
-                        let (code, text) = (error.code().to_string(), error.text());
+                        let (code, text) = (error.code().to_string(), one_line(&error));
                         Err(QueryError::Refused { subject, code, text })
                     }
                 };

@@ -31,6 +31,7 @@ use self::{
     wire::Wire,
 };
 use crate::{
+    binaries::repository,
     slow_line::SlowLine,
     system::{System, fresh_folder},
 };
@@ -100,7 +101,9 @@ struct Done {
 /// When the system does not start or does not come to rest.
 pub async fn attack_once(settings: &HostileSettings) -> Result<String, String> {
     let folder = fresh_folder();
-    let system = System::start(folder.path(), &["--replicas", "command-handler=2"]).await;
+    let queries = format!("sql.queries={}", repository().join("config/queries").display());
+    let arguments = ["--replicas", "command-handler=2", "--sql", "--set", &queries];
+    let system = System::start(folder.path(), &arguments).await;
     let line = SlowLine::start(system.port(), settings.line_delay).await;
     let failures = Failures::default();
     let witness = Shared::new(Mutex::new(Witness::default()));

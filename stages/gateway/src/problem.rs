@@ -52,8 +52,7 @@ impl Problem {
 
     /// The same as the error of a NATS micro service: the status, and code and sentence in one line.
     pub(crate) fn service_error(&self) -> ServiceError {
-        let status = bounded(&format!("{}: {}", self.code, self.detail)).replace(['\r', '\n'], " ");
-        ServiceError { code: self.status.as_u16(), status }
+        ServiceError::new(self.status.as_u16(), &format!("{}: {}", self.code, self.detail))
     }
 
     /// Its members.

@@ -371,7 +371,7 @@ mod tests {
             [no_request(), unknown("anna"), not_decided(&stored, false), not_decided(&stored, true)]
         {
             let error = problem.service_error();
-            let code = error.status.split(':').next().unwrap();
+            let code = error.status().split(':').next().unwrap();
             assert!(guide.contains(&format!("`{code}`")), "{error:?}");
         }
     }

@@ -20,7 +20,7 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures::StreamExt;
-use millstream_contract::subject::is_reply_subject;
+use millstream_contract::{error_text::bounded, subject::is_reply_subject};
 use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -76,10 +76,26 @@ impl fmt::Debug for About {
 /// An error as an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceError {
-    /// Like an HTTP status.
-    pub code: u16,
-    /// One line for people.
-    pub status: String,
+    code: u16,
+    status: String,
+}
+
+impl ServiceError {
+    /// The code is like an HTTP status. The sentence for people may contain whatever a client typed: it is cut to
+    /// [`TEXT_MAX`](millstream_contract::error_text::TEXT_MAX) bytes and becomes one line, because it is sent as the value of a header, where a
+    /// control character would end the value or make the client library panic.
+    #[must_use]
+    pub fn new(code: u16, sentence: &str) -> Self {
+        let shown = |letter: char| if letter.is_control() { ' ' } else { letter };
+        let line: String = bounded(sentence).chars().map(shown).collect();
+        Self { code, status: line.split_whitespace().collect::<Vec<_>>().join(" ") }
+    }
+
+    /// The sentence as it is sent.
+    #[must_use]
+    pub fn status(&self) -> &str {
+        &self.status
+    }
 }
 
 /// A service on one connection. It ends when it is dropped: its endpoints hand out the requests that have come, and no more.
@@ -207,7 +223,7 @@ impl Endpoint {
         loop {
             let request = self.next_of_any_bytes().await?;
             let Some(reason) = unreadable_reason(&request.message) else { return Some(request) };
-            let error = ServiceError { code: 400, status: format!("the request cannot be read: {reason}") };
+            let error = ServiceError::new(400, &format!("the request cannot be read: {reason}"));
             let broker = self.broker.clone();
             // This runs in a task of its own, because the caller may give up waiting at any time and the answer must still be sent.
             tokio::spawn(async move {
@@ -350,7 +366,17 @@ fn is_of_same_stage(own: &str, reply: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use millstream_contract::error_text::TEXT_MAX;
+
     use super::*;
+
+    #[test]
+    fn errors_are_one_line_whatever_a_client_typed() {
+        let told = ServiceError::new(404, "there is no query a.\r\n b\0\u{9b}\u{85}c\td");
+        assert_eq!((told.code, told.status.as_str()), (404, "there is no query a. b c d"));
+        assert!(ServiceError::new(400, &"\r".repeat(TEXT_MAX)).status.is_empty());
+        assert!(ServiceError::new(400, &"x".repeat(1_000_000)).status.len() <= TEXT_MAX);
+    }
 
     #[test]
     fn same_stage_is_told_by_the_first_tokens_of_its_inbox() {

@@ -1,6 +1,6 @@
 //! The refusals with their codes, and the JSON of answers.
 
-use millstream_contract::{error_text::bounded, position::StreamPosition};
+use millstream_contract::position::StreamPosition;
 use millstream_store::read_store::StoreError;
 
 /// Why a query has no answer. The codes are those of HTTP.
@@ -115,11 +115,6 @@ impl QueryError {
             Self::Halted { .. } | Self::Incomplete { .. } => 503,
             Self::NotReached { .. } => 504,
         }
-    }
-
-    /// The value of `Nats-Service-Error`: one line.
-    pub fn text(&self) -> String {
-        bounded(&self.to_string()).split_whitespace().collect::<Vec<_>>().join(" ")
     }
 }
 

@@ -1,7 +1,7 @@
 //! Why a request has no answer: a status like that of HTTP, a code for programs, and a sentence for people.
 
 use async_nats::HeaderMap;
-use millstream_contract::{configured_query::problem, error_text::bounded, header};
+use millstream_contract::{configured_query::problem, header};
 use millstream_jetstream::nats_broker::service::ServiceError;
 
 use super::{header::ArgumentError, reader::AskError};
@@ -38,7 +38,7 @@ impl Refusal {
         if let Some(parameter) = parameter {
             headers.insert(header::PARAMETER, parameter);
         }
-        (ServiceError { code: self.code, status: bounded(&self.status).to_string() }, headers)
+        (ServiceError::new(self.code, &self.status), headers)
     }
 }
 

@@ -191,6 +191,10 @@ async fn it_tells_what_there_is(running: &Running) {
         running.asked("_queries", json!({ "name": "nothing" })).await.problem(),
         (404, "query-unknown")
     );
+    // A carriage return would end the header with the reason, and whoever asked would wait in vain.
+    let with_controls = running.asked("_queries", json!({ "name": ".\u{93}\u{1}\r\n\0x" })).await;
+    assert_eq!(with_controls.problem(), (404, "query-unknown"));
+    assert_eq!(with_controls.header("Nats-Service-Error"), Some("there is no query retail.. x"));
     assert_eq!(running.asked("_queries", json!({ "names": 1 })).await.problem(), (400, "query-malformed"));
 }
 

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use async_nats::{Client, HeaderMap, Subscriber};
+use bytes::Bytes;
 use futures::StreamExt as _;
 use millstream_contract::{
     header,
@@ -20,7 +21,7 @@ use millstream_jetstream::{
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::failures::Failures;
+use super::{failures::Failures, strange};
 use crate::command_load::{ledger::Acknowledged, patient_client};
 
 /// Stocks of its own.
@@ -70,11 +71,13 @@ impl Bystander {
     pub(super) async fn run(mut self, until: Instant) -> Seen {
         while Instant::now() < until && !self.failures.any() {
             let began = Instant::now();
-            let (what, done) = match self.dice.below(10) {
+            let (what, done) = match self.dice.below(12) {
                 0..4 => ("publish", self.command(false).await),
                 4..7 => ("submit", self.command(true).await),
                 7 => ("timer", self.timer().await),
                 8 => ("get", self.get().await),
+                9 => ("configured query", self.configured_query().await),
+                10 => ("unknown query", self.unknown_query().await),
                 _ => ("list", self.list().await),
             };
             match done {
@@ -189,6 +192,29 @@ impl Bystander {
         let Some((stock, on_hand)) = self.seen.on_hand.iter().next() else { return Some(()) };
         let (stock, on_hand, client) = (stock.clone(), *on_hand, self.client.clone());
         self.tried(async || units_of(&client, &stock).await.filter(|units| *units >= on_hand).map(drop)).await
+    }
+
+    /// A query of the stage `sql` with its rows.
+    async fn configured_query(&mut self) -> Option<()> {
+        let client = self.client.clone();
+        self.tried(async || {
+            let answer = client.request("query.comments.authors", "{}".into()).await.ok()?;
+            let answer: Value = serde_json::from_slice(&answer.payload).ok()?;
+            answer.get("rows")?.as_array().map(drop)
+        })
+        .await
+    }
+
+    /// The description of a query that does not exist, whatever its name is: the refusal repeats the name.
+    async fn unknown_query(&mut self) -> Option<()> {
+        let (name, client) = (strange::text(&mut self.dice, 100), self.client.clone());
+        let body = Bytes::from(json!({ "name": name }).to_string());
+        self.tried(async || {
+            let answer = client.request("query.retail._queries", body.clone()).await.ok()?;
+            let code = answer.headers.as_ref()?.get("Nats-Service-Error-Code")?;
+            (code.as_str() == "404").then_some(())
+        })
+        .await
     }
 
     /// All pages of a view into which the hostile client writes, too.

@@ -181,7 +181,7 @@ mod tests {
         let (service, mut endpoint) = service(&broker, server.client().await).await;
         let answering = tokio::spawn(async move {
             while let Some(request) = endpoint.next().await {
-                let error = ServiceError { code: 400, status: "no words".to_owned() };
+                let error = ServiceError::new(400, "no words");
                 let body = Some(request.message.payload.clone()).filter(|body| !body.is_empty()).ok_or(error);
                 request.respond(&broker, body, HeaderMap::new()).await.unwrap();
             }

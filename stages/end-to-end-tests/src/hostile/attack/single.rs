@@ -96,7 +96,7 @@ const FOREIGN_BLOCKS: [&[u8]; 12] = [
     b"\xff\xfe\r\n\r\n",
 ];
 /// The services' subjects.
-const SERVICES: [&str; 14] = [
+const SERVICES: [&str; 17] = [
     "submit.retail.stock.hostile:tea.receive",
     "submit.a.b.c.d",
     "submit.a",
@@ -106,6 +106,9 @@ const SERVICES: [&str; 14] = [
     "query.retail.command.get",
     "query.retail.command.list",
     "query.a.b.get",
+    "query.retail.top-sellers",
+    "query.retail._queries",
+    "query.a._queries",
     "stage.projector.status",
     "stage.command-handler-1.status",
     "$SRV.PING",
@@ -311,18 +314,22 @@ impl Attack {
         let volley = (0..self.dice.between(1, VOLLEY_MAX)).map(|_| {
             let dice = &mut self.dice;
             let subject = *dice.pick(&SERVICES);
-            let body = match dice.below(6) {
+            let body = match dice.below(8) {
                 0 => strange::bytes(dice, 300),
                 1 => strange::json(dice).into_bytes(),
-                2 => format!(r#"{{"key":{}}}"#, serde_json::Value::from(strange::text(dice, 2_000)))
+                2 => json!({ "name": strange::text(dice, 2_000) }).to_string().into_bytes(),
+                3 => json!({ "from": strange::text(dice, 50), "store": strange::text(dice, 2_000) })
+                    .to_string()
                     .into_bytes(),
-                3 => format!(
+                4 => format!(r#"{{"key":{}}}"#, serde_json::Value::from(strange::text(dice, 2_000)))
+                    .into_bytes(),
+                5 => format!(
                     r#"{{"prefix":"\u0000","limit":{},"cursor":"1{}"}}"#,
                     dice.below(20_000),
                     "61".repeat(strange::count(dice, 0, 200))
                 )
                 .into_bytes(),
-                4 => br#"{"limit":10000}"#.to_vec(),
+                6 => br#"{"limit":10000}"#.to_vec(),
                 _ => Vec::new(),
             };
             let mut message = Message::new(subject, body);

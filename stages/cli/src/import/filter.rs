@@ -5,19 +5,18 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    date_form::has_its_digits,
+    date_form::DateForm,
     key::key,
     number::{Around, Number, NumberForm, without_sign},
     text::{Columns, Row, RowError, TEXT_BYTES_MAX, TextError, shortened},
 };
 use jiff::{
     Timestamp,
-    civil::{Date, DateTime},
-    fmt::strtime,
+    civil::Date,
     tz::{AmbiguousOffset, TimeZone},
 };
 
-/// A year of fewer digits is one of two digits, read as one of the first century.
+/// Years before this one come from years of two digits, which were read as years of the first century.
 const YEAR_MIN: i16 = 1000;
 /// Longest number that is filled up with zeros.
 const PAD_MAX: usize = 40;
@@ -40,9 +39,9 @@ pub(super) enum Filter {
     Upper,
     /// A number without its sign.
     Abs(NumberForm),
-    Date(String),
+    Date(DateForm),
     /// An instant, of a time in this zone unless it tells its own.
-    Time(String, TimeZone),
+    Time(DateForm, TimeZone),
     /// The day on which an instant falls in this zone.
     Day(TimeZone),
     Replace(String, String),
@@ -60,7 +59,7 @@ impl Filter {
     pub(super) fn parse(text: &str, filter: &str, columns: &Columns) -> Result<Self, TextError> {
         let (name, rest) = filter.split_once(':').unwrap_or((filter, ""));
         let has_rest = filter.contains(':');
-        let format = rest.trim();
+        let (format, form) = (rest.trim(), DateForm::new(rest.trim()));
         let unknown = || TextError::Filter { text: text.to_owned(), filter: filter.to_owned() };
         Ok(match (name.trim(), has_rest) {
             ("slug", false) => Self::Slug,
@@ -68,16 +67,13 @@ impl Filter {
             ("upper", false) => Self::Upper,
             ("abs", false) => Self::Abs(columns.numbers),
             ("day", false) => Self::Day(columns.zone(text, filter)?),
-            ("date", true) if reads_dates(format) => Self::Date(format.to_owned()),
+            ("date", true) if form.reads_dates() => Self::Date(form),
             ("date", _) => {
                 return Err(TextError::Date { text: text.to_owned(), format: format.to_owned() });
             }
-            ("time", true) if names_zone(format) => {
-                return Err(TextError::Time { text: text.to_owned(), format: format.to_owned() });
-            }
-            ("time", true) if tells_offset(format) => Self::Time(format.to_owned(), TimeZone::UTC),
-            ("time", true) if reads_times(format) => {
-                Self::Time(format.to_owned(), columns.zone(text, filter)?)
+            ("time", true) if !form.names_zone() && form.tells_offset() => Self::Time(form, TimeZone::UTC),
+            ("time", true) if !form.names_zone() && form.reads_times() => {
+                Self::Time(form, columns.zone(text, filter)?)
             }
             ("time", _) => {
                 return Err(TextError::Time { text: text.to_owned(), format: format.to_owned() });
@@ -112,8 +108,8 @@ impl Filter {
             | Self::Default(_)
             | Self::Lower
             | Self::Upper => true,
-            // The time goes.
-            Self::Date(format) => reads_times(format),
+            // The date of a time drops the time, so that two times of one day become one text.
+            Self::Date(form) => form.reads_times(),
             Self::Time(..) => false,
         }
     }
@@ -141,8 +137,8 @@ impl Filter {
                 Some(_) => without_sign(&text),
                 None => return Err(wrong("a number".to_owned())),
             },
-            Self::Date(format) => read_date(&text, format).map_err(wrong)?,
-            Self::Time(format, zone) => read_time(&text, format, zone).map_err(wrong)?,
+            Self::Date(form) => read_date(&text, form).map_err(wrong)?,
+            Self::Time(form, zone) => read_time(&text, form, zone).map_err(wrong)?,
             Self::Day(zone) => match text.parse::<Timestamp>() {
                 Ok(instant) => instant.to_zoned(zone.clone()).date().to_string(),
                 Err(_) => return Err(wrong("an instant; write time:<format> before day".to_owned())),
@@ -190,29 +186,42 @@ fn one_argument(text: &str) -> Option<String> {
     if all.len() == 1 { all.pop() } else { None }
 }
 
-fn read_date(text: &str, format: &str) -> Result<String, String> {
-    let wrong = || format!("a date as in {}", shown(format));
-    let read = strtime::parse(format, text).and_then(|parsed| parsed.to_date());
-    let date: Date = read.map_err(|_| wrong())?;
-    if !has_its_digits(text, format) {
+fn read_date(text: &str, form: &DateForm) -> Result<String, String> {
+    let wrong = || format!("a date as in {}", form.shown());
+    let date: Date = form.parse(text).and_then(|parsed| parsed.to_date()).map_err(|_| wrong())?;
+    if !form.has_its_digits(text) {
         return Err(format!("{}, with all its digits", wrong()));
     }
     if date.year() < YEAR_MIN {
-        return Err(format!("a date with a year of four digits, as in {}", shown(format)));
+        return Err(format!("a date with a year of four digits, as in {}", form.shown()));
     }
     Ok(date.to_string())
 }
 
-fn read_time(text: &str, format: &str, zone: &TimeZone) -> Result<String, String> {
-    let wrong = || format!("a time as in {}", shown(format));
-    let parsed = strtime::parse(format, text).map_err(|_| wrong())?;
-    if !has_its_digits(text, format) {
+fn read_time(text: &str, form: &DateForm, zone: &TimeZone) -> Result<String, String> {
+    let wrong = || format!("a time as in {}", form.shown());
+    let short = || format!("a time with a year of four digits, as in {}", form.shown());
+    let checked = |instant: Timestamp| {
+        let year = instant.to_zoned(TimeZone::UTC).year();
+        if year < YEAR_MIN { Err(short()) } else { Ok(instant.to_string()) }
+    };
+    let parsed = form.parse(text);
+    let with_offset = if parsed.is_err() { form.parse_with_offset(text) } else { None };
+    if parsed.is_err() && with_offset.is_none() {
+        let is_offset = form.leaves_an_offset(text);
+        let hint =
+            if is_offset { "; %z at the end of the format reads the offset that it tells" } else { "" };
+        return Err(format!("{}{hint}", wrong()));
+    }
+    if !form.has_its_digits(text) {
         return Err(format!("{}, with all its digits", wrong()));
     }
-    let short = || format!("a time with a year of four digits, as in {}", shown(format));
+    if let Some(instant) = with_offset {
+        return checked(instant);
+    }
+    let parsed = parsed.map_err(|_| wrong())?;
     if let Ok(instant) = parsed.to_timestamp() {
-        let year = instant.to_zoned(TimeZone::UTC).year();
-        return if year < YEAR_MIN { Err(short()) } else { Ok(instant.to_string()) };
+        return checked(instant);
     }
     let local = parsed.to_datetime().map_err(|_| wrong())?;
     if local.year() < YEAR_MIN {
@@ -225,48 +234,6 @@ fn read_time(text: &str, format: &str, zone: &TimeZone) -> Result<String, String
     }
     // An hour that comes twice is the first of the two.
     ambiguous.compatible().map(|instant| instant.to_string()).map_err(|_| wrong())
-}
-
-/// A moment as an example of a format.
-fn example() -> DateTime {
-    jiff::civil::datetime(2012, 1, 31, 18, 30, 5, 0)
-}
-
-/// The example in a format.
-fn in_format(format: &str) -> Result<String, jiff::Error> {
-    strtime::format(format, &example().to_zoned(TimeZone::UTC)?)
-}
-
-/// The example, and the format beside it.
-fn shown(format: &str) -> String {
-    in_format(format).map_or_else(|_| format.to_owned(), |text| format!("{text} ({format})"))
-}
-
-/// Whether a format tells one day.
-pub(super) fn reads_dates(format: &str) -> bool {
-    let read =
-        in_format(format).and_then(|text| strtime::parse(format, text)).and_then(|parsed| parsed.to_date());
-    read.is_ok_and(|read| read == example().date())
-}
-
-/// Whether a format tells one minute of one day at least.
-pub(super) fn reads_times(format: &str) -> bool {
-    let read = in_format(format)
-        .and_then(|text| strtime::parse(format, text))
-        .and_then(|parsed| parsed.to_datetime());
-    read.is_ok_and(|read| (read.date(), read.hour(), read.minute()) == (example().date(), 18, 30))
-}
-
-/// Whether a format reads the name of a zone, which would be read and not heeded.
-fn names_zone(format: &str) -> bool {
-    let format = format.replace("%%", "");
-    format.contains("%Q") || format.contains("%:Q")
-}
-
-/// Whether a format tells the offset from UTC, too.
-fn tells_offset(format: &str) -> bool {
-    let read = in_format(format).and_then(|text| strtime::parse(format, text));
-    reads_times(format) && read.is_ok_and(|parsed| parsed.to_timestamp().is_ok())
 }
 
 #[cfg(test)]

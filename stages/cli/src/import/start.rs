@@ -12,9 +12,8 @@ use millstream_domain::{
 use serde_json::Value;
 
 use super::{
-    date_form::has_its_digits,
+    date_form::DateForm,
     file_form::FileForm,
-    filter::{reads_dates, reads_times},
     input::{InputError, RowsFile},
     number::{Around, FORMS, Number, NumberForm},
     source::Source,
@@ -28,7 +27,7 @@ const EXAMPLES: usize = 3;
 const EXAMPLE_LENGTH: usize = 24;
 /// Columns that are told.
 const COLUMNS_MAX: usize = 1000;
-/// Columns that are tried together for what tells rows apart.
+/// How many of the first columns are tried in pairs for what tells rows apart.
 const TRIED: usize = 8;
 /// What stands where a person has to choose.
 const CHOOSE: &str = "?";
@@ -231,18 +230,20 @@ impl Kind {
             return Self::Nothing;
         }
         let reads = |format: &String| {
-            let read = |value: &&str| {
-                has_its_digits(value, format)
-                    && jiff::fmt::strtime::parse(format, value).is_ok_and(|read| read.to_date().is_ok())
+            let form = DateForm::new(format);
+            let is_read = |value: &str| {
+                let date = form.parse(value).and_then(|parsed| parsed.to_date());
+                date.is_ok() || form.parse_with_offset(value).is_some()
             };
+            let read = |value: &&str| form.has_its_digits(value) && is_read(value);
             values.iter().all(read)
         };
         let formats = DATES.iter().flat_map(|date| TIMES.iter().map(move |time| format!("{date}{time}")));
         let formats: Vec<String> = formats.filter(reads).collect();
-        if formats.iter().any(|format| reads_times(format)) {
+        if formats.iter().any(|format| DateForm::new(format).reads_times()) {
             return Self::Time(formats);
         }
-        if formats.iter().any(|format| reads_dates(format)) {
+        if formats.iter().any(|format| DateForm::new(format).reads_dates()) {
             return Self::Date(formats);
         }
         let of = |around| values.iter().all(|value| Number::read(value, numbers, around).is_some());

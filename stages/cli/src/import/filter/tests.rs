@@ -158,6 +158,41 @@ fn a_time_is_an_instant_of_its_zone() {
     );
 }
 
+/// `Z` was no offset to `%z`, and where the map wrote it as a letter the time was one of the zone, an hour or two before or after.
+#[test]
+fn the_offset_that_a_time_tells_is_heeded_or_asked_for() {
+    let mut columns = columns(&["at"]);
+    columns.zone = Some(TimeZone::get("Europe/Berlin").unwrap());
+    let read = |format: &str, text: &str| {
+        rendered_with(&columns, &format!("{{at|time:{format}}}"), &[text])
+            .remove(0)
+            .map_err(|refused| refused.to_string())
+    };
+    let ten = Ok("2026-07-01T10:00:00Z".to_owned());
+    for format in ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S%:z"] {
+        for text in ["2026-07-01T10:00:00Z", "2026-07-01T12:00:00+02:00", "2026-07-01T05:00:00-0500"] {
+            assert_eq!(read(format, text), ten, "{format} {text}");
+        }
+    }
+    assert_eq!(read("%Y-%m-%d %H:%M:%S %z", "2026-07-01 12:00:00+0200"), ten);
+    assert_eq!(read("%Y-%m-%dT%H:%M:%SZ", "2026-07-01T10:00:00Z"), ten);
+    assert_eq!(read("%Y-%m-%d %H:%M:%S UTC", "2026-07-01 10:00:00 UTC"), ten);
+    // It may be the end of a span as well.
+    for text in ["2026-07-01 10:00Z", "2026-07-01 10:00+02:00", "2026-07-01 10:00-1130"] {
+        let refused = read("%Y-%m-%d %H:%M", text).unwrap_err();
+        assert!(
+            refused.ends_with("; %z at the end of the format reads the offset that it tells"),
+            "{refused}"
+        );
+    }
+    for text in ["2026-07-01 10:00 soon", "2026-07-01Z", "Z"] {
+        let refused = read("%Y-%m-%d %H:%M", text).unwrap_err();
+        assert!(refused.ends_with("is not a time as in 2012-01-31 18:30 (%Y-%m-%d %H:%M)"), "{refused}");
+    }
+    let short = read("%Y-%m-%d %H:%M%z", "26-07-01 10:00Z").unwrap_err();
+    assert!(short.contains("a year of four digits"), "{short}");
+}
+
 /// Each is one command: what it holds once, its rows must agree about.
 #[test]
 fn rows_of_a_group_agree_where_a_command_holds_one_value() {

@@ -2,6 +2,7 @@
 
 mod condition;
 mod date_form;
+mod decided_order;
 mod decode;
 pub(crate) mod dry_run;
 mod file_form;
@@ -10,6 +11,7 @@ mod identity;
 pub(crate) mod input;
 mod join;
 mod key;
+mod letters;
 mod map_check;
 pub(crate) mod map_file;
 pub(crate) mod mapping;
@@ -21,6 +23,7 @@ mod reject_columns;
 pub(crate) mod rejects;
 mod repeated;
 pub(crate) mod run;
+mod separator;
 mod shared;
 mod sheet;
 mod sheet_hidden;

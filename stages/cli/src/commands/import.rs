@@ -74,6 +74,9 @@ pub(crate) struct ImportArguments {
     json: bool,
 }
 
+/// Names of files that a message tells.
+const NAMES_MAX: usize = 20;
+
 /// A file that fits its map.
 struct Prepared {
     file: RowsFile,
@@ -158,7 +161,7 @@ fn files(arguments: &ImportArguments, session: &Session) -> Result<Vec<PathBuf>,
         let (found, left_out) = source::files(path)?;
         files.extend(found);
         if !left_out.is_empty() {
-            let (folder, left_out) = (path.display(), left_out.join(", "));
+            let (folder, left_out) = (path.display(), listed(&left_out));
             session.console.say(format_args!("{folder}: left out are {left_out}; name a file to import it"));
         }
     }
@@ -173,6 +176,15 @@ fn files(arguments: &ImportArguments, session: &Session) -> Result<Vec<PathBuf>,
         ));
     }
     Ok(files)
+}
+
+/// Names, as many as anybody reads.
+fn listed(names: &[String]) -> String {
+    let shown = names.iter().take(NAMES_MAX).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMES_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// Prepares in a thread of its own, which ends with the process: a file of many rows, or standard input, takes a while to read.
@@ -338,7 +350,9 @@ fn tell(
     json: bool,
     session: &Session,
 ) -> Result<(), CommandFailure> {
-    let Summary { rows, new, known, mended, without_effect, refused, skipped, commands } = *summary;
+    let Summary {
+        rows, new, known, mended, without_effect, refused, skipped, commands, out_of_order, ..
+    } = *summary;
     if json {
         return say_line(json!({
             "file": file,
@@ -350,6 +364,7 @@ fn tell(
             "refused": refused,
             "skipped": skipped,
             "commands": commands,
+            "out_of_order": out_of_order,
             "rejects_file": rejects,
         }));
     }
@@ -366,8 +381,14 @@ fn tell(
     }
     if mended > 0 {
         session.console.say(format_args!(
-            "{mended} of these rows were refused as they stand here, and mended since: what the mended rows said stands. Correct them in the \
-             file, too"
+            "{mended} rows were refused before as they stand here, and mended since: what the mended rows said stands. Correct them in the file, \
+             too"
+        ));
+    }
+    if let Some((line, aggregate)) = &summary.first_out_of_order {
+        session.console.say(format_args!(
+            "{out_of_order} aggregates have rows that were decided behind rows that follow them in the file and were in before; the first is \
+             {aggregate}, by line {line}. What was decided last holds: where the order counts, as of prices, say once more what has to hold"
         ));
     }
     if without_effect > 0 {
@@ -380,4 +401,18 @@ fn tell(
         session.console.say(format_args!("refused rows are in {}", path.display()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder of pictures was told with the names of all of them.
+    #[test]
+    fn a_message_tells_no_more_names_than_anybody_reads() {
+        let names = |count: usize| (0..count).map(|number| format!("{number}.jpg")).collect::<Vec<_>>();
+        assert_eq!(listed(&names(2)), "0.jpg, 1.jpg");
+        assert!(listed(&names(NAMES_MAX)).ends_with(", 19.jpg"));
+        assert!(listed(&names(20_000)).ends_with(", 19.jpg and 19980 more"));
+    }
 }

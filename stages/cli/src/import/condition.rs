@@ -87,7 +87,7 @@ impl Condition {
                     let tests = fields.iter().filter(|(name, _)| name.get_ref() != "value");
                     let mut tests: Vec<Test> =
                         tests.map(|(name, wanted)| Test::parse(name, wanted)).collect::<Parsed<_>>()?;
-                    // What is empty is asked before what it holds.
+                    // `empty` comes first: the other tests need a value.
                     tests.sort_by_key(|test| !matches!(test, Test::Empty(_)));
                     Ok(Self::Value { text, tests, numbers: columns.numbers })
                 }
@@ -123,7 +123,7 @@ impl Condition {
     }
 }
 
-/// Whether all conditions hold, or none does.
+/// Whether all conditions hold (`wanted` is true), or none of them does (it is false).
 fn every(all: &[Condition], wanted: bool, row: &Row<'_>) -> Result<bool, RowError> {
     for condition in all {
         if condition.holds(row)? != wanted {

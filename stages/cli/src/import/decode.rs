@@ -29,7 +29,7 @@ impl StreamFault {
     }
 }
 
-/// UTF-16, which texts in it show at their beginning, with or without a byte order mark.
+/// Which UTF-16 a text is in, if it is: told by its byte order mark, or by the zero bytes beside its first letters.
 pub(super) fn utf16(beginning: &[u8]) -> Option<&'static Encoding> {
     match beginning {
         [0xff, 0xfe, ..] => Some(UTF_16LE),
@@ -40,7 +40,7 @@ pub(super) fn utf16(beginning: &[u8]) -> Option<&'static Encoding> {
     }
 }
 
-/// Whether there are letters beyond ASCII that are UTF-8, and no more that are not: then it is that, and damaged.
+/// Whether a text is UTF-8 with some damaged bytes: at least one letter beyond ASCII is good UTF-8, and no more places are bad than letters are good.
 pub(super) fn is_mostly_utf8(beginning: &[u8]) -> bool {
     let (mut good, mut bad) = (0_usize, 0_usize);
     for chunk in beginning.utf8_chunks() {
@@ -50,7 +50,7 @@ pub(super) fn is_mostly_utf8(beginning: &[u8]) -> bool {
     good > 0 && good >= bad
 }
 
-/// The first line with a letter beyond ASCII of a text whose bytes are UTF-8, all of them. None where they are not, or there is no such letter.
+/// The first line of a text that has a letter beyond ASCII, if the whole text is UTF-8. None if it is not, or is all ASCII.
 pub(super) fn line_of_utf8(text: impl Read) -> io::Result<Option<u64>> {
     let (mut text, mut buffer) = (Decode::new(text, UTF_8), vec![0; BUFFER]);
     let (mut line, mut found) = (1, None);
@@ -96,10 +96,10 @@ pub(super) struct Decode<R> {
     text: R,
     decoder: Decoder,
     input: Vec<u8>,
-    /// What of the input is not decoded.
+    /// The part of the input that is not decoded yet.
     rest: std::ops::Range<usize>,
     output: Vec<u8>,
-    /// What of the output is not read.
+    /// The part of the output that is not read yet.
     ready: std::ops::Range<usize>,
     line: u64,
     is_over: bool,

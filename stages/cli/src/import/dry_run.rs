@@ -44,7 +44,7 @@ enum What {
         code: String,
         reason: String,
     },
-    /// So many more, of which the first begins on the line.
+    /// `count` more refused rows or groups are not shown; the first of them begins on the line.
     MoreRefused {
         count: u64,
     },

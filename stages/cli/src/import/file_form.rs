@@ -26,13 +26,13 @@ pub(crate) enum FormError {
 /// How a file is written.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FileForm {
-    /// Between columns.
+    /// What stands between columns.
     pub(crate) delimiter: Option<u8>,
     pub(crate) encoding: Option<&'static Encoding>,
     pub(super) numbers: NumberForm,
-    /// Of its times, and of the days of instants.
+    /// The zone of times that do not tell their own, and of the days that `day` makes of them.
     pub(crate) zone: Option<TimeZone>,
-    /// Of a workbook.
+    /// Which sheet of a workbook is read.
     pub(crate) sheet: Option<String>,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct FileForm {
 pub(super) const FILE_KEYS: [&str; 6] = ["delimiter", "encoding", "decimal", "thousands", "zone", "sheet"];
 
 impl FileForm {
-    /// Reads a table that may have these keys, those of a form among them.
+    /// Reads a table of the map. It may have the `known` keys, of which those of [`FILE_KEYS`] are read here.
     pub(super) fn parse(value: &Placed, known: &[&str]) -> Result<Self, At<FormError>> {
         let Node::Table(fields) = value.get_ref() else {
             return Err(At::new(value, FormError::Table { found: value.get_ref().to_string() }));
@@ -100,7 +100,8 @@ where
     At::new(given, FormError::Value { name, wanted: wanted.to_owned(), found })
 }
 
-fn is_delimiter(sign: u8) -> bool {
+/// Whether it may stand between columns.
+pub(super) fn is_delimiter(sign: u8) -> bool {
     sign.is_ascii() && !sign.is_ascii_alphanumeric() && !matches!(sign, b'"' | b'\r' | b'\n' | b' ' | 0)
 }
 

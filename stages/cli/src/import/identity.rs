@@ -26,7 +26,7 @@ const EACH_CHOICES: &str = "\
     each = [\"{column}\", …] for the columns whose values no two rows of a group share, such as the number of the line or of the article; \
     each = \"content\" where there are none, and no row is ever corrected in the file";
 
-/// A hash of some fields, which no other fields have.
+/// A hash of some fields. No two lists of fields have the same one.
 pub(super) type Digest = [u8; LENGTH];
 
 /// How a map tells rows apart.
@@ -97,7 +97,7 @@ impl Each {
         }
     }
 
-    /// What a row says of itself, which rows of its group may share.
+    /// A hash of what a row says in these columns. Other rows of its group may have the same.
     ///
     /// # Errors
     /// [`RowError`] when a column is empty.
@@ -176,9 +176,9 @@ pub(super) fn column(value: &Placed, columns: &Columns) -> Result<Text, At<Ident
 #[derive(Debug)]
 pub(super) struct Identities {
     identity: Identity,
-    /// The contents that come more than once.
+    /// The contents that several rows of the file have.
     repeated: HashSet<Digest>,
-    /// How many rows there were of such a content.
+    /// How many rows with each of these contents have been given an identity so far.
     seen: HashMap<Digest, u32>,
 }
 
@@ -210,7 +210,7 @@ impl Identities {
         self.repeated.insert(content);
     }
 
-    /// What tells a row from others of other columns or content.
+    /// A hash of what tells a row from others: its columns or its content. Rows with equal contents have the same one.
     ///
     /// # Errors
     /// [`RowError`] when a column that tells rows apart is empty.
@@ -236,7 +236,7 @@ impl Identities {
         Ok(hexadecimal(&if is_counted { self.nth(digest) } else { digest }))
     }
 
-    /// Of the next row of this content.
+    /// The identity of the next row with this content.
     fn nth(&mut self, content: Digest) -> Digest {
         let count = self.seen.entry(content).or_default();
         *count += 1;
@@ -244,7 +244,7 @@ impl Identities {
     }
 }
 
-/// Whether an import may have written this for an identity.
+/// Whether a text has the form in which an import writes identities.
 pub(super) fn is_identity(text: &str) -> bool {
     text.len() == 2 * LENGTH
         && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))

@@ -15,20 +15,18 @@ use super::{
     file_form::FileForm,
     identity::Digest,
     key::Taken,
-    reject_columns::RejectColumns,
-    rejects::are_rejects,
+    letters::{composed, composed_fields},
+    reject_columns::{Doubtful, RejectColumns, Tried},
+    rejects::{REJECT_COLUMNS, rejects_delimiter},
+    separator::{DELIMITERS, behind_first_line, delimiter, told_separator},
     source::Source,
     units::GROUP_MAX,
     watch::{QuoteFault, Watch},
 };
 
-/// As many bytes as tell how a text is written.
+/// Bytes at the beginning of a text by which its encoding and its delimiter are found out.
 const BEGINNING: u64 = 64 * 1024;
-/// Rows that are looked at for what stands between their columns.
-const SNIFFED_ROWS: usize = 100;
-/// What may stand between columns; the first of those that fit equally well.
-const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
-/// Longer maps are none.
+/// Bytes of the longest map that is read.
 const MAP_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A file that cannot be imported, or is no map of an import.
@@ -99,6 +97,11 @@ pub(crate) enum InputError {
         "{path}: line {line}: {column} holds {found:?}, which no import has written there; leave it as it was, or empty"
     )]
     Reject { path: PathBuf, line: u64, column: &'static str, found: String },
+    #[error(
+        "{path} has columns called {names}, as rejects have, and does not begin with all of {all}; if it is of rejects, leave these columns as \
+         they were written, and mend the others; if they are columns of its own, give them other names"
+    )]
+    Doubtful { path: PathBuf, names: String, all: String },
     #[error("{path}: line {line} has a cell behind the last column that a sheet can have; save it anew")]
     SheetColumn { path: PathBuf, line: u64 },
     #[error("{path}: the row of line {line} is of no group: {reason}; mend it, or skip it in the map")]
@@ -137,6 +140,7 @@ impl Failure for InputError {
             | Self::OpenQuote { .. }
             | Self::QuoteWithin { .. }
             | Self::Reject { .. }
+            | Self::Doubtful { .. }
             | Self::SheetColumn { .. }
             | Self::NoGroup { .. }
             | Self::GroupTooLong { .. }
@@ -152,16 +156,18 @@ pub(crate) struct RowsFile {
     source: Source,
     encoding: &'static Encoding,
     delimiter: u8,
+    /// Whether its first line says what stands between columns, before that with their names.
+    tells_separator: bool,
     /// The names of the rows' own columns.
     pub(crate) header: csv::StringRecord,
     /// How many rows follow the header.
     pub(crate) count: u64,
-    /// Rows of several lines: how many, and the line of the first.
+    /// Rows that go over several lines: how many there are, and on which line the first of them begins.
     of_several_lines: Option<(u64, u64)>,
     columns: RejectColumns,
     /// What was found out of how it is written.
     found: Vec<String>,
-    /// Whether the encoding is no more than likely.
+    /// Whether the encoding was guessed from the bytes.
     is_guessed: bool,
 }
 
@@ -176,11 +182,13 @@ pub(crate) struct SourceRow {
     pub(crate) identity: Option<String>,
     /// How many rows its group had when it was refused, if there were several.
     pub(crate) of_group: Option<usize>,
-    /// What told it from the other rows of its group then, for each command that was given for it alone. Whatever is mended in it, it is the same
-    /// row.
+    /// For each `each` command of the map, what told the row from the other rows of its group when it was refused. It stays the same row, whatever
+    /// is mended in it.
     pub(super) keys: Vec<Option<Digest>>,
-    /// Keys that other texts had when it was refused.
+    /// Keys of the row's names that other names had when it was refused.
     pub(super) taken: Vec<Taken>,
+    /// How often its commands had been given when it was refused, of those that rows share.
+    pub(super) tried: Vec<Tried>,
     /// What the file is called from which it was imported first; none of standard input.
     pub(crate) file: Option<Arc<str>>,
     /// Its own fields.
@@ -194,9 +202,10 @@ impl RowsFile {
     /// [`InputError`] naming the first line that is no row.
     pub(crate) fn check(source: Source, form: &FileForm) -> Result<Self, InputError> {
         let beginning = source.beginning(BEGINNING)?;
-        let are_rejects = are_rejects(&beginning);
+        let delimiter = if source.is_sheet() { None } else { rejects_delimiter(&beginning, form.delimiter) };
+        let are_rejects = delimiter.is_some();
         let form = &match are_rejects {
-            true => FileForm { delimiter: None, encoding: None, ..form.clone() },
+            true => FileForm { delimiter, encoding: None, ..form.clone() },
             false => form.clone(),
         };
         refuse_utf8(&source, &beginning, form)?;
@@ -206,12 +215,13 @@ impl RowsFile {
         };
         let mut file = Self {
             delimiter: b',',
+            tells_separator: false,
             source,
             encoding,
             header: csv::StringRecord::new(),
             count: 0,
             of_several_lines: None,
-            columns: RejectColumns::new(&csv::StringRecord::new()),
+            columns: RejectColumns::none(),
             found: Vec::new(),
             is_guessed: false,
         };
@@ -219,17 +229,13 @@ impl RowsFile {
             Err(InputError::Text { path, line, .. }) if are_rejects => {
                 return Err(InputError::Rejects { path, line });
             }
-            Err(InputError::Text { path, line, .. })
+            Err(InputError::Text { .. })
                 if encoding == UTF_8 && !is_said && !decode::is_mostly_utf8(&beginning) =>
             {
                 let failed = |source| InputError::Read { path: file.source.path().to_owned(), source };
                 file.encoding = decode::guess(file.source.open()?).map_err(failed)?;
                 file.is_guessed = true;
                 file.look(&beginning, form)?;
-                // Their columns are in another order than they were written in.
-                if !file.columns.all.is_empty() {
-                    return Err(InputError::Rejects { path, line });
-                }
             }
             looked => looked?,
         }
@@ -250,20 +256,25 @@ impl RowsFile {
 
     fn look(&mut self, beginning: &[u8], form: &FileForm) -> Result<(), InputError> {
         let is_sheet = self.source.is_sheet();
-        self.delimiter = match form.delimiter {
+        let text = self.encoding.decode(beginning).0;
+        let told = told_separator(&text).filter(|_| !is_sheet);
+        self.tells_separator = told.is_some();
+        self.delimiter = match form.delimiter.or(told) {
             _ if is_sheet => b',',
             Some(delimiter) => delimiter,
-            None => {
-                let text = self.encoding.decode(beginning).0;
-                delimiter(&text, beginning.len() as u64 == BEGINNING)
-            }
+            None => delimiter(&text, beginning.len() as u64 == BEGINNING),
         };
         let path = self.source.path();
         let mut reader = self.reader()?;
         let header = reader.headers().cloned();
         let line = reader.get_mut().begun();
         let header = header.map_err(|error| self.of_csv(line, error))?;
-        let columns = RejectColumns::new(&header);
+        let columns =
+            RejectColumns::new(&header, is_sheet).map_err(|Doubtful(names)| InputError::Doubtful {
+                path: path.to_owned(),
+                names: names.join(", "),
+                all: REJECT_COLUMNS.join(", "),
+            })?;
         let mut record = csv::StringRecord::new();
         let (mut count, mut of_several_lines) = (0, None);
         let read = loop {
@@ -277,8 +288,8 @@ impl RowsFile {
             if !is_sheet && record.iter().any(|field| field.contains(['\n', '\r'])) {
                 of_several_lines.get_or_insert((0, line)).0 += 1;
             }
-            if !columns.all.is_empty() {
-                columns.row(count, line, is_sheet, &record, path)?;
+            if columns.are_there {
+                columns.row(count, line, &record, path)?;
             }
         };
         // A quote that is not closed makes rows of other lengths, too.
@@ -292,7 +303,7 @@ impl RowsFile {
             }
             Some(QuoteFault::Open { .. }) | None => read?,
         }
-        let header = columns.without(&header);
+        let header = composed_fields(columns.without(&header));
         if header.is_empty() {
             return Err(InputError::Header { path: path() });
         }
@@ -306,8 +317,8 @@ impl RowsFile {
         Ok(())
     }
 
-    /// What is to be said of it: how it is written, and of rows of several lines. They are rows as any other, and also what a missing and a
-    /// spare quote make of several.
+    /// What is to be said of it: how it is written, and that rows go over several lines. Such rows are in order, unless one quote is missing and
+    /// another one is too many, which makes one row of several.
     pub(crate) fn remarks(&self) -> impl Iterator<Item = String> {
         let doubt = self.of_several_lines.map(|(count, line)| {
             format!(
@@ -322,14 +333,19 @@ impl RowsFile {
         (char::from(self.delimiter), self.encoding.name().to_lowercase())
     }
 
-    /// What it is read as, if that is no more than likely.
+    /// The encoding, if it was guessed from the bytes.
     pub(crate) fn guessed_encoding(&self) -> Option<String> {
         self.is_guessed.then(|| self.encoding.name().to_lowercase())
     }
 
     /// What it is called, without its folder; none for standard input.
     pub(crate) fn name(&self) -> Option<String> {
-        self.source.name()
+        self.source.name().map(|name| composed(&name).into_owned())
+    }
+
+    /// Whether its rows were refused before.
+    pub(crate) fn is_of_rejects(&self) -> bool {
+        self.columns.are_there
     }
 
     /// Where it is.
@@ -343,7 +359,14 @@ impl RowsFile {
             true => text,
             false => Box::new(Decode::new(text, self.encoding)),
         };
-        let watch = Watch::new(text, self.delimiter);
+        let (text, line) = match self.tells_separator {
+            true => {
+                let text = behind_first_line(text);
+                (text.map_err(|error| self.of_csv(1, error.into()))?, 2)
+            }
+            false => (text, 1),
+        };
+        let watch = Watch::new(text, self.delimiter, line);
         Ok(csv::ReaderBuilder::new().delimiter(self.delimiter).from_reader(watch))
     }
 
@@ -364,8 +387,7 @@ impl RowsFile {
             number += 1;
             match read {
                 Ok(true) => {
-                    let is_sheet = self.source.is_sheet();
-                    let row = self.columns.row(number, line, is_sheet, &record, self.path());
+                    let row = self.columns.row(number, line, &record, self.path());
                     Some(row.map(|row| SourceRow { file: row.file.or_else(|| name.clone()), ..row }))
                 }
                 Ok(false) => self.source.check_unchanged().err().map(Err),
@@ -410,37 +432,6 @@ fn refuse_utf8(source: &Source, beginning: &[u8], form: &FileForm) -> Result<(),
     };
     let encoding = encoding.name();
     line.map_or(Ok(()), |line| Err(InputError::IsUtf8 { path, line, encoding }))
-}
-
-/// What stands between the columns of a text: that by which all rows have the same number of fields, and most of them.
-fn delimiter(text: &str, is_cut: bool) -> u8 {
-    let of = |delimiter: u8| {
-        let reader = csv::ReaderBuilder::new()
-            .delimiter(delimiter)
-            .flexible(true)
-            .has_headers(false)
-            .from_reader(text.as_bytes());
-        let mut lengths: Vec<usize> = reader
-            .into_byte_records()
-            .take(SNIFFED_ROWS)
-            .map_while(Result::ok)
-            .map(|row| row.len())
-            .collect();
-        // The last row may be a part of one.
-        if is_cut && lengths.len() > 1 && lengths.len() < SNIFFED_ROWS {
-            lengths.pop();
-        }
-        let first = lengths.first().copied().unwrap_or_default();
-        (first > 1 && lengths.iter().all(|length| *length == first), first)
-    };
-    let mut best = (b',', of(b','));
-    for delimiter in DELIMITERS {
-        let found = of(delimiter);
-        if found > best.1 && found.1 > 1 {
-            best = (delimiter, found);
-        }
-    }
-    best.0
 }
 
 /// Reads a whole text of TOML.

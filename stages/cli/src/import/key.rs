@@ -38,7 +38,7 @@ impl Taken {
         parts.next().is_none().then_some(Self { key, text, line })
     }
 
-    /// Has the key for the text that had it.
+    /// Notes in `slugs` which text had the key, so that another text does not get it.
     pub(super) fn note(&self, slugs: &mut Slugs) {
         slugs.entry(self.key).or_insert((self.text, self.line));
     }
@@ -77,7 +77,7 @@ pub(super) fn slug(text: &str) -> String {
     words.join("-")
 }
 
-/// A text without what nobody means: the case of its letters, and how many blanks there are.
+/// A text without its differences that mean nothing: the case of its letters, and how many blanks there are.
 fn plain(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
 }

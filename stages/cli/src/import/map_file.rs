@@ -18,6 +18,7 @@ use super::{
     identity::{CHOICES, IdentityError},
     input::{self, InputError},
     join::{Join, JoinError},
+    letters::composed,
     map_check::BodyError,
     node::{self, At, Node, Placed},
     template::{TemplateError, parse_text},
@@ -25,7 +26,7 @@ use super::{
     units::UnitsError,
 };
 
-/// The file.
+/// What the file says, as TOML.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawMapping {
@@ -174,7 +175,7 @@ impl MapFile {
     /// # Errors
     /// [`MappingError`] naming the place.
     pub(crate) fn read(path: &Path) -> Result<Self, MappingError> {
-        let text = input::text(path)?;
+        let text = composed(&input::text(path)?).into_owned();
         let raw: RawMapping = toml::from_str(&text).map_err(|error| match node::date_in(&error) {
             Some(span) => fault(path, &text, span, MapFault::Date),
             None => MappingError::Form { path: path.to_owned(), source: Box::new(error) },
@@ -249,7 +250,7 @@ impl MapFile {
         }
     }
 
-    /// The entries of a table in the order in which they stand there, as later ones may speak of those before.
+    /// The entries of a table in the order in which they stand in the map: later ones may use those before them.
     fn entries<'a>(
         &self,
         table: Option<&'a Placed>,

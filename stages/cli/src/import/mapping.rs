@@ -24,15 +24,15 @@ use super::{
     map_file::{Changed, MapFault, MapFile, MappingError, RawCommand},
     refusal::RowRefusal,
     repeated::Repeated,
-    template::{Template, parse_text},
+    template::{Template, each_in, parse_text},
     text::{Columns, Row, RowError, Text},
-    units::{Fate, Unit, Units},
+    units::{Fate, Unit, Units, UnitsError},
 };
 use crate::command_publisher::OutgoingCommand;
 
 /// Bytes of the hash of a row's content.
 const HASH_LENGTH: usize = 8;
-/// Longest names of an aggregate and a command that stand in ids as they are; longer ones leave a hash.
+/// Longest names of an aggregate and a command together, in bytes, that stand in ids as they are; in place of longer ones stands a hash.
 const PART_LENGTH_MAX: usize = 80;
 /// Longest name, in bytes. Behind it an id has the identity of the row, the names of aggregate and command, which of them it is if there
 /// are several, which row of a group it is for, how often it was refused before, and what separates them.
@@ -76,12 +76,15 @@ pub(crate) struct MappedRow {
 pub(crate) struct RowCommand {
     /// Whether it is left out where the command before it to the same aggregate was equal.
     pub(crate) once: bool,
+    /// Which row of a group it is for; none where it is for all of them.
+    pub(super) of_row: Option<usize>,
     /// The command, under the id of the first attempt.
     pub(crate) command: OutgoingCommand,
 }
 
 impl RowCommand {
-    /// The same after so many attempts that were refused. What was accepted keeps the id under which it was, and is known by it.
+    /// The same command under the id that follows `refused` ids under which it was refused. The id under which it is accepted stays its own, and it
+    /// is known by that.
     pub(crate) fn again(&self, refused: u32) -> OutgoingCommand {
         let mut command = self.command.clone();
         if refused > 0 {
@@ -109,6 +112,11 @@ impl Mapping {
         let columns = map.columns(&file.header)?;
         let units = Units::read([raw.fill.as_ref(), raw.skip.as_ref(), raw.group.as_ref()], &columns);
         let mut units = units.map_err(|error| map.at(error))?;
+        if !units.are_groups() {
+            let each =
+                raw.command.iter().find_map(|command| command.each.as_ref().or(each_in(&command.body)));
+            each.map_or(Ok(()), |each| Err(map.fault(each.span(), UnitsError::NoGroup)))?;
+        }
         units.stand_together = raw.command.iter().any(|command| command.each.is_none());
         let mut commands: Vec<CommandTemplate> = Vec::new();
         for command in &raw.command {
@@ -145,8 +153,8 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Refuses a file of which the identity tells rows not apart: one of two would be taken for known. Equal contents are told apart by
-    /// their order.
+    /// Refuses a file in which two rows have the same identity: the second of them would be taken for known. Rows with equal contents are told
+    /// apart by their order instead.
     fn check_identities(&mut self, map: &MapFile, file: &RowsFile) -> Result<(), MappingError> {
         let keep = |source| MappingError::Keep { path: file.path().to_owned(), source };
         let (mut identities, mut contents) = (Repeated::default(), Repeated::default());
@@ -244,7 +252,7 @@ impl Mapping {
         }
     }
 
-    /// Whether equal rows of files of other names are others.
+    /// Whether two equal rows are two if their files have different names.
     pub(crate) fn tells_files_apart(&self) -> bool {
         self.identities.are_of_files()
     }
@@ -277,7 +285,7 @@ impl Mapping {
         for template in &self.commands {
             if let Some(each) = &template.each {
                 let mut seen = HashMap::new();
-                for source in row.rows {
+                for (index, source) in (0..).zip(row.rows) {
                     let rows = std::slice::from_ref(source);
                     if !template.is_given(&Row { rows, ..*row })? {
                         continue;
@@ -287,12 +295,13 @@ impl Mapping {
                         _ => each.key(&Row { rows, ..*row })?,
                     };
                     let key = hexadecimal(&each.told_apart(key, source.line, template.once, &mut seen)?);
-                    // Of its own: what it gives a name is told from what other rows of the group give one.
+                    // `{hash}` and `{identity}` are those of the row, not of its group: rows of one group may use them as names.
                     let (hash, identity) =
                         (content_hash(rows), hexadecimal(&digest(row.identity, [key.as_str()])));
                     let of_row = Row { rows, hash: &hash, identity: &identity, ..*row };
                     let id = (row.identity, format!("/{key}"));
-                    commands.push(template.command(&self.name, &self.context, &of_row, &id)?);
+                    let command = template.command(&self.name, &self.context, &of_row, &id)?;
+                    commands.push(RowCommand { of_row: Some(index), ..command });
                 }
                 nth_each += 1;
             } else if template.is_given(row)? {
@@ -388,7 +397,7 @@ impl CommandTemplate {
         let nth = if self.nth > 1 { format!(".{}", self.nth) } else { String::new() };
         let id = format!("{name}:{identity}:{part}{nth}{of_group}");
         let command = OutgoingCommand { origin: Origin::Sender, address, id, body, headers: Headers::new() };
-        Ok(RowCommand { once: self.once, command })
+        Ok(RowCommand { once: self.once, of_row: None, command })
     }
 
     /// Refuses what the command's type would: nothing of the row is sent then.

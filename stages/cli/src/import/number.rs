@@ -50,7 +50,7 @@ const CODE_LENGTH: usize = 3;
 /// Most places of an amount.
 pub(super) const PLACES_MAX: u32 = 9;
 
-/// What a number is not that may be two.
+/// What a message says that a number is not, if it may be two numbers.
 pub(super) const CERTAIN: &str = "certain: the point may stand before places or between groups of digits; under [file], write decimal = \".\" for places, or \
      decimal = \",\" and thousands = \".\" for groups";
 
@@ -188,7 +188,8 @@ impl Number {
         Self { digits: number.into(), places: 0, is_certain: true }
     }
 
-    /// The number in units of a place: 12.3 with two places is 1230; of one of so many things that have it together.
+    /// The number in units of its last place: 12.3 with two places is 1230. If it is the amount of several things together, it is divided by their
+    /// number.
     ///
     /// # Errors
     /// [`Unfit`] when something would be lost and no rounding was asked for, or the result is too large.

@@ -1,6 +1,12 @@
 //! A row, or a group of rows, whose outcomes are not all in, and what becomes of it.
 
-use super::{input::SourceRow, mapping::RowCommand, refusal::RowRefusal, rejects::Reject};
+use super::{
+    input::SourceRow,
+    mapping::RowCommand,
+    refusal::{KNOWN_WITH_OTHER_CONTENT, MENDED_SINCE, RowRefusal},
+    reject_columns::Tried,
+    rejects::Reject,
+};
 
 /// A command of a row: the number of the row within the import, and which of its commands.
 pub(super) type Place = (u64, usize);
@@ -12,15 +18,15 @@ pub(super) enum Told {
     New,
     /// An earlier import had brought it.
     Known,
-    /// An earlier import had refused it as it stands here, and it was mended since: what the mended row said stands.
+    /// An earlier import had refused it as it stands here, and it was mended since: what the mended row said stands, as the map wants it.
     Mended,
-    /// It was accepted and changed nothing; of a row, also if something did that it does not share with others.
+    /// It was accepted and changed nothing. A row is so as well if one of the commands that it does not share with others changed nothing.
     WithoutEffect,
     Refused(RowRefusal),
 }
 
 impl Told {
-    /// What it means to a row that shares the command of another: nothing that it changed itself.
+    /// What it means to a row that shares the command of another row: the other one changed something, and this one did not.
     pub(super) fn of_a_follower(&self) -> Self {
         match self {
             Self::New => Self::WithoutEffect,
@@ -41,13 +47,15 @@ pub(super) struct RowUnderWay {
 struct CommandUnderWay {
     command: RowCommand,
     told: Option<Told>,
+    /// How often it was given, by this import and those before it.
+    tried: u32,
     /// Commands of other rows that were not sent because this one is equal.
     followers: Vec<Place>,
 }
 
 impl RowUnderWay {
     pub(super) fn new(rows: Vec<SourceRow>, identity: Option<String>, commands: Vec<RowCommand>) -> Self {
-        let under_way = |command| CommandUnderWay { command, told: None, followers: Vec::new() };
+        let under_way = |command| CommandUnderWay { command, told: None, tried: 0, followers: Vec::new() };
         Self { rows, identity, commands: commands.into_iter().map(under_way).collect() }
     }
 
@@ -58,6 +66,20 @@ impl RowUnderWay {
     /// Whether it was refused before and stands in a file of rejects.
     pub(super) fn is_from_rejects(&self) -> bool {
         self.rows.iter().any(|row| row.identity.is_some())
+    }
+
+    /// How often a command had been given when its row was refused.
+    pub(super) fn tried_before(&self, index: usize) -> u32 {
+        let Some(command) = self.command(index) else { return 0 };
+        let all = self.rows.iter().map(|row| Tried::of(&row.tried, &command.command.id));
+        all.max().unwrap_or(0)
+    }
+
+    /// Notes that a command is given for this row, and how often it has been.
+    pub(super) fn tries(&mut self, index: usize, times: u32) {
+        if let Some(command) = self.commands.get_mut(index) {
+            command.tried = times;
+        }
     }
 
     /// A command of another row waits for one of this row's.
@@ -74,7 +96,7 @@ impl RowUnderWay {
         std::mem::take(&mut command.followers)
     }
 
-    /// On which it begins.
+    /// The line on which it begins.
     pub(super) fn line(&self) -> u64 {
         self.rows.first().map_or(0, |row| row.line)
     }
@@ -92,35 +114,66 @@ impl RowUnderWay {
     ///
     /// # Errors
     /// The row with all that refused it, and with what of it took effect all the same.
-    pub(super) fn end(self) -> Result<Told, Box<Reject>> {
-        let told = || self.commands.iter().filter_map(|each| Some((each, each.told.as_ref()?)));
-        let refusals: Vec<&RowRefusal> = told()
-            .filter_map(|(_, told)| match told {
-                Told::Refused(refusal) => Some(refusal),
-                Told::New | Told::Known | Told::Mended | Told::WithoutEffect => None,
-            })
-            .collect();
-        let Some(first) = refusals.first() else {
-            let all_of = |wanted: &[Told]| told().all(|(_, told)| wanted.contains(told));
-            // What rows share is mostly there; anything else that changes nothing may be a sale that has the number of another one.
-            let is_idle =
-                |(each, told): (&CommandUnderWay, &Told)| !each.command.once && *told == Told::WithoutEffect;
-            return Ok(match () {
-                () if told().any(is_idle) => Told::WithoutEffect,
-                () if told().any(|(_, told)| *told == Told::New) => Told::New,
-                () if all_of(&[Told::Known]) => Told::Known,
-                () if all_of(&[Told::Known, Told::Mended]) => Told::Mended,
-                () => Told::WithoutEffect,
-            });
-        };
-        let mut reason = refusals.iter().map(|each| each.reason.as_str()).collect::<Vec<_>>().join("; ");
-        let in_effect = told().filter(|(_, told)| !matches!(told, Told::Refused(_)));
+    pub(super) fn end(mut self) -> Result<Told, Box<Reject>> {
+        let Some(refusal) = self.refusal() else { return Ok(self.accepted()) };
+        // A row of which something that was mended stands is not to be mended once more.
+        if ![KNOWN_WITH_OTHER_CONTENT, MENDED_SINCE].iter().any(|code| self.is_refused_for(code)) {
+            self.note_tried();
+        }
+        Err(Box::new(Reject { rows: self.rows, identity: self.identity, refusal }))
+    }
+
+    fn told_of_each(&self) -> impl Iterator<Item = (&CommandUnderWay, &Told)> {
+        self.commands.iter().filter_map(|each| Some((each, each.told.as_ref()?)))
+    }
+
+    fn refusals(&self) -> impl Iterator<Item = &RowRefusal> {
+        self.told_of_each().filter_map(|(_, told)| match told {
+            Told::Refused(refusal) => Some(refusal),
+            Told::New | Told::Known | Told::Mended | Told::WithoutEffect => None,
+        })
+    }
+
+    fn is_refused_for(&self, code: &str) -> bool {
+        self.refusals().any(|refusal| refusal.code == code)
+    }
+
+    /// What became of a row that is not refused.
+    fn accepted(&self) -> Told {
+        let told = || self.told_of_each();
+        let all_of = |wanted: &[Told]| told().all(|(_, told)| wanted.contains(told));
+        // What rows share is mostly there; anything else that changes nothing may be a sale that has the number of another one.
+        let is_idle =
+            |(each, told): (&CommandUnderWay, &Told)| !each.command.once && *told == Told::WithoutEffect;
+        match () {
+            () if told().any(is_idle) => Told::WithoutEffect,
+            () if told().any(|(_, told)| *told == Told::New) => Told::New,
+            () if all_of(&[Told::Known]) => Told::Known,
+            () if all_of(&[Told::Known, Told::Mended]) => Told::Mended,
+            () => Told::WithoutEffect,
+        }
+    }
+
+    /// All that refused the row, if something did, and what of it is in effect all the same.
+    fn refusal(&self) -> Option<RowRefusal> {
+        let first = self.refusals().next()?;
+        let mut reason = self.refusals().map(|each| each.reason.as_str()).collect::<Vec<_>>().join("; ");
+        let in_effect = self.told_of_each().filter(|(_, told)| !matches!(told, Told::Refused(_)));
         let in_effect: Vec<String> =
             in_effect.map(|(each, _)| each.command.command.address.to_string()).collect();
         if !in_effect.is_empty() {
             reason.push_str(&format!("; in effect all the same: {}", in_effect.join(", ")));
         }
-        let refusal = RowRefusal::new(&first.code, reason);
-        Err(Box::new(Reject { rows: self.rows, identity: self.identity, refusal }))
+        Some(RowRefusal::new(&first.code, reason))
+    }
+
+    /// Notes in the rows how often the commands that they share with others have been given.
+    fn note_tried(&mut self) {
+        for each in self.commands.iter().filter(|each| each.command.once && each.tried > 0) {
+            let tried = Tried::new(&each.command.command.id, each.tried);
+            let of_row = each.command.of_row;
+            let rows = (0..).zip(&mut self.rows).filter(|(index, _)| of_row.is_none_or(|row| row == *index));
+            rows.for_each(|(_, row)| tried.note(&mut row.tried));
+        }
     }
 }

@@ -2,6 +2,11 @@
 
 use super::{key::Taken, text::RowError};
 
+/// The code of a row that is known and says something else now.
+pub(super) const KNOWN_WITH_OTHER_CONTENT: &str = "known-with-other-content";
+/// The code of a row that was refused as it stands here, and mended since in a file of rejects.
+pub(super) const MENDED_SINCE: &str = "mended-since";
+
 /// Why a row becomes no commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RowRefusal {

@@ -12,7 +12,14 @@ use std::{
 use encoding_rs::UTF_8;
 use millstream_contract::exit_code::{ExitCode, Failure};
 
-use super::{decode, input::SourceRow, refusal::RowRefusal, reject_columns::Given, source::STANDARD_INPUT};
+use super::{
+    decode,
+    input::SourceRow,
+    refusal::RowRefusal,
+    reject_columns::Given,
+    separator::{DELIMITERS, told_separator},
+    source::STANDARD_INPUT,
+};
 
 /// The row's number in the file from which it was imported first.
 pub(super) const ROW_COLUMN: &str = "import_row";
@@ -22,23 +29,34 @@ pub(super) const LINE_COLUMN: &str = "import_line";
 pub(super) const IDENTITY_COLUMN: &str = "import_identity";
 /// What the file is called from which it was imported first.
 pub(super) const FILE_COLUMN: &str = "import_file";
-/// Columns before the row's own. A file that has them is one of rejects.
+/// Columns before the row's own. A file that begins with them is one of rejects.
 pub(super) const REJECT_COLUMNS: [&str; 6] =
     [ROW_COLUMN, LINE_COLUMN, "import_code", "import_reason", IDENTITY_COLUMN, FILE_COLUMN];
-/// Whether a text begins as a file of rejects does, which is written in one way whatever file its rows are from.
-pub(super) fn are_rejects(beginning: &[u8]) -> bool {
+/// Bytes in which the names of these columns stand, whatever the encoding and however they are quoted.
+pub(super) const REJECTS_BEGINNING: u64 = 1024;
+
+/// What stands between the columns of a text that begins as a file of rejects does: with all of the import's columns, in their order. They are
+/// written in one way whatever file the rows are from, and may be saved with any of these signs, or with the one that the map says.
+pub(super) fn rejects_delimiter(beginning: &[u8], said: Option<u8>) -> Option<u8> {
     let encoding = decode::utf16(beginning).unwrap_or(UTF_8);
     let text = encoding.decode(beginning).0;
-    text.trim_start_matches('"').starts_with(ROW_COLUMN)
+    let header = text.split(['\r', '\n']).find(|line| !line.is_empty() && told_separator(line).is_none())?;
+    let has_all = |delimiter: &u8| {
+        let reader =
+            csv::ReaderBuilder::new().has_headers(false).delimiter(*delimiter).from_reader(header.as_bytes());
+        let names = reader.into_records().next().and_then(Result::ok);
+        names.is_some_and(|names| names.iter().map(str::trim).take(REJECT_COLUMNS.len()).eq(REJECT_COLUMNS))
+    };
+    said.into_iter().chain(DELIMITERS).find(has_all)
 }
 
-/// At their beginning: by it, programs that show tables know UTF-8, and do not save other letters than they read.
+/// The byte order mark at the beginning of rejects: by it spreadsheets know that the file is UTF-8, and save the same letters as they read.
 const MARK: &str = "\u{feff}";
 
 /// Bytes of refused rows that are written together.
 const GATHERED_MAX: usize = 64 * 1024;
 
-/// More files of rejects than anybody keeps beside one another.
+/// Highest number in the name of a rejects file: more are not kept beside one another.
 const NUMBER_MAX: u32 = 10_000;
 
 /// Why there can be no rejects file.
@@ -74,7 +92,7 @@ pub(crate) struct Reject {
     pub(crate) refusal: RowRefusal,
 }
 
-/// The file, which goes again if no row is refused.
+/// The rejects file. It is removed again if no row is refused.
 #[derive(Debug)]
 pub(crate) struct Rejects {
     path: PathBuf,
@@ -161,8 +179,8 @@ impl Rejects {
             let of_group = Some(row.of_group.unwrap_or(rows.len()));
             let new = taken.filter(|taken| !row.taken.contains(taken));
             let taken = row.taken.iter().copied().chain(new).collect();
-            let identity =
-                Given { identity: identity.clone(), of_group, keys: row.keys.clone(), taken }.write();
+            let (identity, keys, tried) = (identity.clone(), row.keys.clone(), row.tried.clone());
+            let identity = Given { identity, of_group, keys, taken, tried }.write();
             let own = [&*number, &*line, code, reason, &identity, file];
             writer.write_record(own.into_iter().chain(&row.record))?;
         }
@@ -216,6 +234,7 @@ mod tests {
                 of_group: None,
                 keys: Vec::new(),
                 taken: Vec::new(),
+                tried: Vec::new(),
                 file: Some("s.csv".into()),
                 record,
             }],

@@ -51,7 +51,7 @@ impl Repeated {
         Ok(())
     }
 
-    /// Calls `found` with each hash that is there more than once, and two of its lines after each other; three times are found twice.
+    /// Calls `found` for each hash that comes more than once, with two of its lines that follow each other. A hash with three lines is found twice.
     pub(super) fn find(mut self, mut found: impl FnMut(Digest, u64, u64)) -> io::Result<()> {
         self.part.sort_unstable();
         let mut last: Option<Entry> = None;

@@ -6,14 +6,16 @@ use indicatif::ProgressBar;
 use millstream_contract::{
     exit_code::ExitCode,
     outcome::{CommandOutcome, Outcome},
+    subject::StreamId,
 };
 
 use super::{
+    decided_order::{DecidedOrder, Spot},
     input::RowsFile,
     map_file::Changed,
     mapping::{MappedRow, Mapping, RowCommand},
     progress::{RowUnderWay, Told},
-    refusal::RowRefusal,
+    refusal::{KNOWN_WITH_OTHER_CONTENT, MENDED_SINCE, RowRefusal},
     rejects::{Reject, Rejects},
     shared::{ChangedAt, Shared, Sharing},
     units::Unit,
@@ -24,12 +26,12 @@ use crate::{
     failure::CommandFailure,
 };
 
-/// Rows that wait, for outcomes or for the rows before them: bounds the memory also where rows send nothing, as they share a command
-/// or are refused.
+/// Most rows in memory that wait for outcomes, or for the rows before them. Rows wait as well if they send nothing, because they share a command or
+/// are refused.
 const ROWS_MAX: u64 = 32 * 1024;
 
 /// What became of the rows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     /// All rows that were read.
     pub(crate) rows: u64,
@@ -37,9 +39,9 @@ pub(crate) struct Summary {
     pub(crate) new: u64,
     /// Rows that an earlier import had brought already.
     pub(crate) known: u64,
-    /// Of the known ones those that were refused as they stand here, and mended since.
+    /// Rows that were refused as they stand here, and mended since. They are refused again, or known if the map wants that.
     pub(crate) mended: u64,
-    /// Accepted rows that changed nothing, or of which something that they do not share with others did not: what they say held before.
+    /// Accepted rows that changed nothing, or of which a command changed nothing that they do not share with others: what they say held before.
     pub(crate) without_effect: u64,
     /// Rows that are in the rejects file.
     pub(crate) refused: u64,
@@ -47,6 +49,10 @@ pub(crate) struct Summary {
     pub(crate) skipped: u64,
     /// Commands sent, without those that were sent once more under another id.
     pub(crate) commands: u64,
+    /// Aggregates of which a row was decided behind one that follows it in the file.
+    pub(crate) out_of_order: u64,
+    /// The first such row: its line and aggregate.
+    pub(crate) first_out_of_order: Option<(u64, StreamId)>,
 }
 
 impl Summary {
@@ -62,11 +68,11 @@ pub(crate) struct Tag {
     row: u64,
     command: usize,
     refused: u32,
-    /// Whether one of those refused it as it stands here.
+    /// Whether one of these imports refused exactly this command.
     seen: bool,
 }
 
-/// Where a command is in COMMANDS, the first of its id, and where it changed something.
+/// Positions in COMMANDS: of the first command of an id, and of the one that changed something, 0 if none did.
 #[derive(Debug, Clone, Copy)]
 struct At {
     position: u64,
@@ -94,9 +100,13 @@ pub(crate) struct Import {
     bar: ProgressBar,
     rows: BTreeMap<u64, RowUnderWay>,
     shared: Shared,
-    /// Commands of rejects that have no outcome yet, by their aggregates: what is sent once more would be decided behind those that follow.
-    retried: HashMap<String, usize>,
-    /// Commands that are known, unless one before them changes what they say.
+    /// Whether the rows are rejects, of which each may be sent once more. Those of one aggregate are sent one by one, so that none of them is decided
+    /// behind those that follow it.
+    are_rejects: bool,
+    /// Of the commands of rejects those that have no outcome yet, by their aggregates.
+    undecided: HashMap<StreamId, usize>,
+    order: DecidedOrder,
+    /// `once` commands that are known, as long as a command before them has no outcome yet that may change what they say.
     known_for_now: Vec<(Tag, At)>,
     /// Rows that are refused, until those before them are decided.
     refused: BTreeMap<u64, Reject>,
@@ -123,7 +133,9 @@ impl Import {
             bar,
             rows,
             shared,
-            retried: HashMap::new(),
+            are_rejects: false,
+            undecided: HashMap::new(),
+            order: DecidedOrder::default(),
             known_for_now: Vec::new(),
             refused,
             summary: Summary::default(),
@@ -138,6 +150,7 @@ impl Import {
     /// When the server refuses, nothing is recorded any more, or the file has changed since it was checked. What was sent stays sent:
     /// the same import again goes on.
     pub(crate) async fn run(&mut self, file: &RowsFile) -> Result<(), CommandFailure> {
+        self.are_rejects = file.is_of_rejects();
         for unit in self.mapping.units(file)? {
             while !self.dispatcher.has_room() || self.held >= ROWS_MAX {
                 self.tick_off().await?;
@@ -162,6 +175,8 @@ impl Import {
         for reject in std::mem::take(&mut self.refused).into_values() {
             write(&mut self.rejects, &reject)?;
         }
+        let (late, first) = self.order.late();
+        (self.summary.out_of_order, self.summary.first_out_of_order) = (late, first.cloned());
         Ok((self.summary, self.rejects))
     }
 
@@ -184,7 +199,6 @@ impl Import {
             Ok(commands)
         });
         let rows = unit.rows;
-        let are_rejects = rows.iter().any(|row| row.identity.is_some());
         self.held += count;
         let commands = match commands {
             Ok(commands) => commands,
@@ -202,10 +216,13 @@ impl Import {
                     }
                 }
                 Sharing::No => {
-                    if are_rejects {
-                        self.hold_back(&command).await?;
+                    if self.are_rejects {
+                        self.hold_back(&command.command.address.stream_id).await?;
                     }
                     self.summary.commands += 1;
+                    if let Some(row) = self.rows.get_mut(&number) {
+                        row.tries(index, 1);
+                    }
                     let tag = Tag { row: number, command: index, refused: 0, seen: false };
                     self.dispatcher.send(tag, command.again(0)).await?;
                 }
@@ -216,24 +233,25 @@ impl Import {
 
     /// Waits until everything before it that is for its aggregate is decided. A command that was refused is sent under its first id, which is known,
     /// and then under another one: behind whatever has been sent meanwhile.
-    async fn hold_back(&mut self, command: &RowCommand) -> Result<(), CommandFailure> {
-        let aggregate = aggregate(command);
-        while self.retried.contains_key(&aggregate) && !self.dispatcher.is_settled() {
+    async fn hold_back(&mut self, aggregate: &StreamId) -> Result<(), CommandFailure> {
+        while self.undecided.contains_key(aggregate) && !self.dispatcher.is_settled() {
             self.tick_off().await?;
         }
-        *self.retried.entry(aggregate).or_default() += 1;
+        *self.undecided.entry(aggregate.clone()).or_default() += 1;
         Ok(())
     }
 
     /// Lets what was held back for a command go on, as that is decided.
     fn let_go(&mut self, Tag { row, command: index, .. }: Tag) {
-        let Some(aggregate) = self.rows.get(&row).and_then(|row| row.command(index)).map(aggregate) else {
+        if !self.are_rejects {
             return;
-        };
-        if let Some(waiting) = self.retried.get_mut(&aggregate) {
+        }
+        let Some(command) = self.rows.get(&row).and_then(|row| row.command(index)) else { return };
+        let aggregate = &command.command.address.stream_id;
+        if let Some(waiting) = self.undecided.get_mut(aggregate) {
             *waiting = waiting.saturating_sub(1);
             if *waiting == 0 {
-                self.retried.remove(&aggregate);
+                self.undecided.remove(aggregate);
             }
         }
     }
@@ -275,28 +293,42 @@ impl Import {
             (Outcome::Accepted { events: 0, .. }, false) => Told::WithoutEffect,
             (Outcome::Accepted { .. } | Outcome::Duplicate { .. }, false) => Told::New,
         };
-        self.let_go(tag);
-        self.told(tag.row, tag.command, told, at.changed)?;
+        self.decided(tag, told, at)?;
         // Answers come in any order.
         for (tag, at) in std::mem::take(&mut self.known_for_now) {
             match self.is_overtaken(tag, at) {
                 Some(true) => self.send_again(tag).await?,
-                Some(false) => {
-                    self.let_go(tag);
-                    self.told(tag.row, tag.command, Told::Known, at.changed)?;
-                }
+                Some(false) => self.decided(tag, Told::Known, at)?,
                 None => self.known_for_now.push((tag, at)),
             }
         }
         Ok(())
     }
 
+    /// Notes what became of a command that was sent.
+    fn decided(&mut self, tag: Tag, told: Told, at: At) -> Result<(), CommandFailure> {
+        self.let_go(tag);
+        let row = self.rows.get(&tag.row);
+        let of_row = row.and_then(|row| Some((row.line(), row.command(tag.command)?)));
+        if let Some((line, command)) = of_row.filter(|(_, command)| !command.once) {
+            let aggregate = &command.command.address.stream_id;
+            match told {
+                Told::New => self.order.changed(aggregate, Spot { row: tag.row, line }, at.position),
+                Told::Known => self.order.known(aggregate, tag.row, at.position),
+                Told::Mended | Told::WithoutEffect | Told::Refused(_) => {}
+            }
+        }
+        self.told(tag.row, tag.command, told, at.changed)
+    }
+
     /// Has a command decided once more, under the next of its ids.
     async fn send_again(&mut self, tag: Tag) -> Result<(), CommandFailure> {
-        let under_way = self.rows.get(&tag.row).and_then(|row| row.command(tag.command));
-        let Some(command) = under_way else { return Ok(()) };
         let refused = tag.refused + 1;
-        let again = command.again(refused);
+        let Some(row) = self.rows.get_mut(&tag.row) else { return Ok(()) };
+        row.tries(tag.command, refused.saturating_add(1));
+        let Some(again) = row.command(tag.command).map(|command| command.again(refused)) else {
+            return Ok(());
+        };
         self.dispatcher.send(Tag { refused, ..tag }, again).await
     }
 
@@ -310,27 +342,33 @@ impl Import {
     }
 
     /// What is told of a command whose id was accepted before with other content; none if it is given again.
-    fn said_before(&self, Tag { row, command: index, seen, .. }: Tag) -> Option<Told> {
+    fn said_before(&self, Tag { row, command: index, refused, seen }: Tag) -> Option<Told> {
         let row = self.rows.get(&row)?;
         let command = row.command(index)?;
-        // What was refused as it stands here was mended since, and what the mended row said stands.
-        if seen {
-            return Some(Told::Mended);
-        }
-        if self.mapping.changed() == Changed::Keep {
-            return Some(Told::Known);
-        }
-        // A row of rejects was mended, and what it shares with others says how something is.
-        if command.once && row.is_from_rejects() {
+        let is_kept = self.mapping.changed() == Changed::Keep;
+        let address = &command.command.address;
+        // The row of rejects said it before it was mended. What it shares with others says how something is, and is said anew, once.
+        if command.once && row.is_from_rejects() && refused < row.tried_before(index) {
             return None;
         }
+        // What was refused as it stands here was mended since, and what the mended row said stands.
+        if seen {
+            let reason = format!(
+                "{address}: an earlier import refused this command of the row as it stands here, and the row was mended since: what the mended row \
+                 said stands. Correct the row in its file, too, or write changed = \"keep\" into the map"
+            );
+            let refusal = RowRefusal::new(MENDED_SINCE, reason);
+            return Some(if is_kept { Told::Mended } else { Told::Refused(refusal) });
+        }
+        if is_kept {
+            return Some(Told::Known);
+        }
         let reason = format!(
-            "{}: an earlier import gave this command of the row with other content, which stands. If the file was corrected, correct what \
+            "{address}: an earlier import gave this command of the row with other content, which stands. If the file was corrected, correct what \
              stands with commands of your own; if this is another row, import these rejects, with import_identity empty, by a map of another \
-             name whose identity tells such rows apart",
-            command.command.address
+             name whose identity tells such rows apart"
         );
-        Some(Told::Refused(RowRefusal::new("known-with-other-content", reason)))
+        Some(Told::Refused(RowRefusal::new(KNOWN_WITH_OTHER_CONTENT, reason)))
     }
 
     /// Notes what became of a command, and where it changed something, also for the rows that share it.
@@ -370,7 +408,10 @@ impl Import {
                 self.summary.mended += count;
             }
             Ok(Told::WithoutEffect | Told::Refused(_)) => self.summary.without_effect += count,
-            Err(reject) => return self.refuse(number, *reject),
+            Err(reject) => {
+                self.summary.mended += if reject.refusal.code == MENDED_SINCE { count } else { 0 };
+                return self.refuse(number, *reject);
+            }
         }
         self.held -= count;
         self.bar.inc(count);
@@ -396,11 +437,6 @@ impl Import {
         }
         Ok(())
     }
-}
-
-/// Of a command.
-fn aggregate(command: &RowCommand) -> String {
-    command.command.address.stream_id.to_string()
 }
 
 /// Whether a command of the same id said something else.

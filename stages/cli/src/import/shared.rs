@@ -30,10 +30,10 @@ struct Last {
     before: Before,
 }
 
-/// Where a command is in COMMANDS that changed something, in this import or one before; 0 if it did not.
+/// The position in COMMANDS of a command that changed something, in this import or one before; 0 if it changed nothing.
 pub(super) type ChangedAt = u64;
 
-/// What commands with other content to the same address did that stand before in the file.
+/// What became of the commands that stand before in the file, have the same address and say something else.
 #[derive(Debug, Clone, Default)]
 struct Before {
     /// Where the last of them is that changed something.
@@ -97,8 +97,8 @@ impl Shared {
         }
     }
 
-    /// Whether others with other content, which stand before it in the file, changed something after a command that is known, if that is the last
-    /// one to its address: in this import, or in one that ended in their midst. None as long as some of them have no outcome.
+    /// Whether what a known command says holds no longer: it is the last one to its address, and others before it in the file said something else
+    /// and changed something after it, in this import or in one that ended between them. None as long as some of them have no outcome.
     pub(super) fn is_overtaken(
         &self,
         address: &CommandAddress,

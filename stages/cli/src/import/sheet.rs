@@ -18,7 +18,7 @@ use super::{
 /// As many columns as a sheet can have.
 const COLUMNS_MAX: u32 = 16_384;
 
-/// Of the digits that a workbook shows, those behind the first.
+/// A workbook shows 15 digits of a number: how many of them stand behind the first one.
 const DIGITS_SHOWN: usize = 14;
 /// The numbers that are dates: from the first day of 1900 to the end of 9999.
 const DAYS: Range<f64> = 1.0..2_958_466.0;
@@ -95,12 +95,12 @@ pub(super) fn as_csv(path: &Path, file: &File, form: &FileForm) -> Result<(File,
 
 struct Lines {
     writer: csv::Writer<BufWriter<File>>,
-    /// Of the header.
+    /// How many columns the header has.
     width: Option<usize>,
     decimal: char,
     /// The numbers of the rows that are not shown, in their order.
     hidden: Vec<u32>,
-    /// Those of them that hold anything: how many, and the first.
+    /// The hidden rows that are not empty: how many there are, and the line of the first.
     of_hidden: Option<(u64, u64)>,
 }
 

@@ -10,15 +10,18 @@ use std::{
 
 use flate2::read::MultiGzDecoder;
 
-use super::{file_form::FileForm, input::InputError, rejects::are_rejects, sheet};
+use super::{
+    file_form::FileForm,
+    input::InputError,
+    rejects::{REJECTS_BEGINNING, rejects_delimiter},
+    sheet,
+};
 
 /// What stands for standard input.
 pub(crate) const STANDARD_INPUT: &str = "-";
 /// What files of rows are called in a folder.
 const ENDINGS: [&str; 7] = [".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".xlsx"];
 
-/// As many bytes as show rejects, in any encoding.
-const REJECTS_BEGINNING: u64 = 64;
 const GZIP: &[u8] = b"\x1f\x8b";
 const ZIP: &[u8] = b"PK\x03\x04";
 /// Excel before 2007.
@@ -95,8 +98,11 @@ impl Source {
                 _ => Kind::Compressed,
             };
         }
-        if form.sheet.is_some() && !self.is_sheet() && !are_rejects(&self.beginning(REJECTS_BEGINNING)?) {
-            return Err(InputError::NoWorkbook { path: self.path });
+        if form.sheet.is_some() && !self.is_sheet() {
+            let beginning = self.beginning(REJECTS_BEGINNING)?;
+            if rejects_delimiter(&beginning, form.delimiter).is_none() {
+                return Err(InputError::NoWorkbook { path: self.path });
+            }
         }
         Ok(self)
     }

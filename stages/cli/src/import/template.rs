@@ -109,6 +109,18 @@ pub(super) fn parse_text(value: &Placed, columns: &Columns) -> Parsed<Text> {
     Text::parse(text, columns).map_err(|error| At::new(value, error))
 }
 
+/// Where a value has `{ each = … }` in it, if it does.
+pub(super) fn each_in(value: &Placed) -> Option<&Placed> {
+    match value.get_ref() {
+        Node::List(items) => items.iter().find_map(each_in),
+        node @ Node::Table(fields) => match node.get("each") {
+            Some(_) => Some(value),
+            None => fields.iter().find_map(|(_, field)| each_in(field)),
+        },
+        Node::Text(_) | Node::Integer(_) | Node::Boolean(_) | Node::Other(_) => None,
+    }
+}
+
 fn kind(value: &Placed) -> TemplateError {
     TemplateError::Kind { found: value.get_ref().to_string() }
 }

@@ -13,7 +13,7 @@ use super::{
     text::{Columns, Row, RowError, Text},
 };
 
-/// Most rows of a group: more fit into no command, and a column that does not tell groups apart would take the whole file into memory.
+/// Most rows of a group. No command holds more, and a column with the same value in all rows would take the whole file into memory.
 pub(super) const GROUP_MAX: usize = 10_000;
 
 /// What a map says of rows and groups, if it says anything.
@@ -35,6 +35,11 @@ pub(crate) enum UnitsError {
     NotBare { text: String },
     #[error("{found} is no list of conditions; write [[skip]] above each, or skip = [{{ … }}, …]")]
     Skip { found: String },
+    #[error(
+        "each is for the rows of a group, and the map has no group; write group = [\"{{column}}\", …] for the columns whose values they share, \
+         or leave each out"
+    )]
+    NoGroup,
     #[error(transparent)]
     Column(#[from] IdentityError),
     #[error(transparent)]

@@ -57,16 +57,16 @@ pub(super) struct Watch<R> {
 }
 
 impl<R> Watch<R> {
-    /// Begins where the file does.
-    pub(super) fn new(file: R, delimiter: u8) -> Self {
+    /// Begins where the file does, or on a line behind its first.
+    pub(super) fn new(file: R, delimiter: u8, line: u64) -> Self {
         Self {
             file,
             delimiter,
             length: 0,
             mark: 0,
             state: State::Begin,
-            line: 1,
-            opened: 1,
+            line,
+            opened: line,
             fault: None,
             before: 0,
             in_row: false,
@@ -143,7 +143,7 @@ mod tests {
         for end in ["\n", "\r\n", "\r"] {
             let text = "\u{feff}a,b\n\n1,\"x\ny\"\n\n\n2,z\n \n3,z".replace('\n', end);
             let mut reader =
-                csv::ReaderBuilder::new().flexible(true).from_reader(Watch::new(text.as_bytes(), b','));
+                csv::ReaderBuilder::new().flexible(true).from_reader(Watch::new(text.as_bytes(), b',', 1));
             reader.headers().unwrap();
             let mut lines = vec![reader.get_mut().begun()];
             let mut record = csv::StringRecord::new();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     fn fault(text: &str) -> Option<QuoteFault> {
-        let mut watch = Watch::new(text.as_bytes(), b',');
+        let mut watch = Watch::new(text.as_bytes(), b',', 1);
         watch.read_to_end(&mut Vec::new()).unwrap();
         watch.fault()
     }

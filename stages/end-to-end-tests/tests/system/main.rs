@@ -15,6 +15,7 @@ mod first_steps;
 mod import;
 mod import_files;
 mod import_guide;
+mod import_mended;
 mod import_order;
 mod import_property;
 mod import_rows;

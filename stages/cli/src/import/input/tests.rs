@@ -299,17 +299,14 @@ fn rejects_are_utf8_or_refused() {
     let path = folder.path().join("rejects.csv");
     let header = "import_row,import_line,import_code,import_reason,import_identity,import_file,name";
     let of = |row: &[u8]| [header.as_bytes(), b"\n1,2,c,r,,s.csv,", row, b"\n"].concat();
-    let moved = [b"name,".as_slice(), header.as_bytes(), b"x\nGr\xfcn,1,2,c,r,,s.csv,y\n"].concat();
-    for bytes in [of(b"Gr\xfcn"), moved] {
-        std::fs::write(&path, bytes).unwrap();
-        let refused = check(&path, &FileForm::default()).unwrap_err().to_string();
-        assert!(
-            refused.ends_with(
-                "rejects.csv: line 2 is not UTF-8, in which rejects are written and read; save the file as CSV in UTF-8, or as a workbook"
-            ),
-            "{refused}"
-        );
-    }
+    std::fs::write(&path, of(b"Gr\xfcn")).unwrap();
+    let refused = check(&path, &FileForm::default()).unwrap_err().to_string();
+    assert!(
+        refused.ends_with(
+            "rejects.csv: line 2 is not UTF-8, in which rejects are written and read; save the file as CSV in UTF-8, or as a workbook"
+        ),
+        "{refused}"
+    );
     let utf16: Vec<u8> = format!("\u{feff}{header}\n1,2,c,r,,s.csv,Gr\u{fc}n\n")
         .encode_utf16()
         .flat_map(u16::to_le_bytes)
@@ -396,4 +393,103 @@ fn cells_are_read_as_a_workbook_shows_them() {
     let german = read(&FileForm::parse(&form, &FILE_KEYS).unwrap());
     let with_commas = expected("1,5").map(|row| row.map(|field| field.replace('.', ",")));
     assert_eq!(german, with_commas);
+}
+
+/// The tariff number of an article was left out of its rows, as a column of rejects is called so.
+#[test]
+fn a_column_that_is_called_as_one_of_rejects_is_the_files_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.csv");
+    for (bytes, sheet) in [
+        (b"import_row,sku\n7,tea\n".to_vec(), false),
+        (workbook(&[&[("text", "import_line"), ("text", "sku")], &[("text", "7"), ("text", "tea")]]), true),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let file = check(&path, &FileForm::default()).unwrap();
+        let rows: Vec<SourceRow> = file.rows().unwrap().map(Result::unwrap).collect();
+        assert_eq!((file.header.len(), rows.len(), file.is_of_rejects()), (2, 1, false), "{sheet}");
+        assert_eq!(
+            (&rows[0].record, rows[0].number, rows[0].line),
+            (&csv::StringRecord::from(vec!["7", "tea"]), 1, 2)
+        );
+    }
+    let all = REJECT_COLUMNS.join(",");
+    for header in [format!("sku,{all}"), all.replace("import_code,", "")] {
+        let row = header.split(',').map(|_| "1").collect::<Vec<_>>().join(",");
+        std::fs::write(&path, format!("{header}\n{row}\n")).unwrap();
+        let refused = check(&path, &FileForm::default()).unwrap_err();
+        let said = refused.to_string();
+        assert!(
+            said.contains("and does not begin with all of import_row, import_line, import_code"),
+            "{said}"
+        );
+        assert_eq!(refused.exit_code(), ExitCode::Data);
+    }
+}
+
+/// Rejects of a file with a column of its own that is called as one of theirs lost that column.
+#[test]
+fn rejects_are_known_by_all_of_their_columns_whatever_separates_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rejects.csv");
+    let rejects = format!("{},import_code,sku\n7,3,c,r,,s.csv,0902,tea\n", REJECT_COLUMNS.join(","));
+    let quoted: String =
+        rejects.lines().map(|line| format!("\"{}\"\n", line.replace(',', "\",\""))).collect();
+    let form = FileForm { delimiter: Some(b'#'), ..FileForm::default() };
+    for text in [
+        rejects.clone(),
+        quoted.replace(',', ";"),
+        rejects.replace(',', "\t").replace('\n', "\r\n"),
+        format!("\u{feff}sep=;\r\n{}", rejects.replace(',', ";").replace('\n', "\r\n")),
+        rejects.replace(',', "#"),
+    ] {
+        std::fs::write(&path, &text).unwrap();
+        let file = check(&path, &form).unwrap();
+        let rows: Vec<SourceRow> = file.rows().unwrap().map(Result::unwrap).collect();
+        assert!(file.is_of_rejects(), "{text}");
+        assert_eq!(
+            (rows[0].number, &rows[0].record),
+            (7, &csv::StringRecord::from(vec!["0902", "tea"])),
+            "{text}"
+        );
+    }
+}
+
+/// The names of the columns were taken for a row, and the first line for their names.
+#[test]
+fn a_first_line_that_tells_the_separator_is_no_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.csv");
+    let utf16 = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+    let semicolons = "sep=;\r\nsku;name\r\n\r\n1;a,b\r\n2;c\r\n";
+    for (bytes, delimiter) in [
+        (semicolons.as_bytes().to_vec(), ';'),
+        (format!("\u{feff}{semicolons}").into_bytes(), ';'),
+        (utf16(&format!("\u{feff}{semicolons}")), ';'),
+        (semicolons.replace("\r\n", "\r").into_bytes(), ';'),
+        (b"sep=|\nsku|name\n\n1|a,b\n2|c\n".to_vec(), '|'),
+        // Of a program in another language, which Excel reads all the same.
+        (b"\"sep=^\"\nsku^name\n\n1^a,b\n2^c\n".to_vec(), '^'),
+        ("sep=;\nsku;name\n\n1;a,b\n2;K\u{e4}nnchen\n".chars().map(|letter| letter as u8).collect(), ';'),
+    ] {
+        std::fs::write(&path, &bytes).unwrap();
+        let file = check(&path, &FileForm::default()).unwrap();
+        assert_eq!((file.form().0, file.header.get(0)), (delimiter, Some("sku")), "{bytes:?}");
+        let rows: Vec<(u64, u64, String)> = file
+            .rows()
+            .unwrap()
+            .map(Result::unwrap)
+            .map(|row| (row.number, row.line, row.record[1].to_owned()))
+            .collect();
+        assert_eq!(rows[0], (1, 4, "a,b".to_owned()), "{bytes:?}");
+        assert_eq!((rows.len(), rows[1].1), (2, 5), "{bytes:?}");
+    }
+    std::fs::write(&path, "sep=;\nsku;name\n1;a\n2\n").unwrap();
+    let refused = check(&path, &FileForm::default()).unwrap_err().to_string();
+    assert!(refused.contains("line 4 has 1 fields where the header has 2"), "{refused}");
+    for nothing in ["sep=;", "sep=;\n"] {
+        std::fs::write(&path, nothing).unwrap();
+        let refused = check(&path, &FileForm::default()).unwrap_err().to_string();
+        assert!(refused.contains("there is no line with the names of the columns"), "{refused}");
+    }
 }

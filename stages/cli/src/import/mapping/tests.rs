@@ -67,6 +67,7 @@ fn source_row(number: u64, fields: [&str; 4]) -> SourceRow {
         of_group: None,
         keys: Vec::new(),
         taken: Vec::new(),
+        tried: Vec::new(),
         file: None,
         record,
     }
@@ -489,5 +490,50 @@ fn mistakes_in_the_new_parts_of_a_map_have_their_place_too() {
         let refused = load(&map, "invoice,item,name,count,price,store\n").map(|_| ()).unwrap_err();
         assert_eq!(refused.exit_code(), ExitCode::Configuration, "{refused}");
         assert!(refused.to_string().contains(said), "{wrong}: {refused}");
+    }
+}
+
+/// Files of a system that writes a mark behind its letter came in twice, and their products were two.
+#[test]
+fn a_row_is_the_same_row_however_its_letters_are_written() {
+    let (composed, apart) = ("K\u{e4}nnchen", "Ka\u{308}nnchen");
+    let of = |map: &str, name: &str| {
+        let (mut mapping, file) = load(map, &format!("{HEADER}7,{name},s1,1\n")).unwrap();
+        let unit = mapping.units(&file).unwrap().next().unwrap().unwrap();
+        let commands = mapping.map(&unit).commands.unwrap();
+        commands
+            .into_iter()
+            .map(|each| (each.command.id, each.command.address, each.command.body))
+            .collect::<Vec<_>>()
+    };
+    for identity in ["\"content\"", "[\"{name}\"]"] {
+        let map =
+            MAP.replace("\"content\"", identity).replace("id = \"{item}\"", "id = \"{name|slug}\"").replace(
+                "supplier = \"one\"",
+                &format!("supplier = {{ first = [\"{{name|replace:{composed}:pot}}\"] }}"),
+            );
+        let expected = of(&map, composed);
+        assert!(String::from_utf8_lossy(&expected[0].2).contains("\"supplier\":\"pot\""), "{expected:?}");
+        assert_eq!(of(&map, apart), expected, "{identity}");
+        assert_eq!(of(&map.replace(composed, apart), composed), expected, "{identity}");
+    }
+}
+
+/// Without a group it did nothing but change ids, and whoever had forgotten the group had two rows of one identity, or sales of one line.
+#[test]
+fn each_needs_a_group() {
+    let of_command = MAP.replace("command = \"register\"", "command = \"register\"\neach = [\"{name}\"]");
+    let of_body = MAP
+        .replace("lines = [\n    {", "lines = { each = {")
+        .replace("places = 2 } },\n]", "places = 2 } } }");
+    for (map, place) in [(of_command, "line 9, column 8"), (of_body, "line 15, column ")] {
+        let said = refused(&map).to_string();
+        assert!(said.contains(place), "{said}");
+        assert!(
+            said.contains("each is for the rows of a group, and the map has no group; write group = "),
+            "{said}"
+        );
+        let grouped = map.replace("identity = \"content\"", "group = [\"{item}\"]");
+        assert!(load_with(&grouped, "").is_ok(), "{:?}", load_with(&grouped, "").err());
     }
 }

@@ -16,6 +16,7 @@ pub(in crate::import) fn source_row(line: u64, fields: &[&str]) -> SourceRow {
         of_group: None,
         keys: Vec::new(),
         taken: Vec::new(),
+        tried: Vec::new(),
         file,
         record: csv::StringRecord::from(fields),
     }

@@ -167,7 +167,9 @@ fn rows_that_are_told_apart_by_content_are_not_read_by_a_guess() {
         "[[command]]\neach = [\"{name}\"]",
         "[[command]]\neach = \"content\"",
     ] {
-        let map = MAP.replace("\"content\"", "[\"{item}\"]").replacen("[[command]]", by, 1);
+        let group = if by.starts_with("group") { "" } else { "\ngroup = [\"{item}\"]" };
+        let map =
+            MAP.replace("\"content\"", &format!("[\"{{item}}\"]{group}")).replacen("[[command]]", by, 1);
         assert!(latin(&map).unwrap_err().to_string().contains(said), "{by}");
     }
     latin(&MAP.replacen("[[command]]", "[file]\nencoding = \"windows-1252\"\n[[command]]", 1)).unwrap();

@@ -100,6 +100,53 @@ fn rejects_of_a_named_sheet_need_no_workbook() {
     assert!(String::from_utf8_lossy(&commands[1].body).contains("\"unit_price\":150"), "{commands:?}");
 }
 
+/// Rejects that somebody saved as a workbook kept the number of their line as a column of their own, by which equal rows were others than before.
+#[test]
+fn rejects_in_a_workbook_are_the_same_rows() {
+    let rows = [["7", "Gin", "s1", "1"], ["8", "Rum", "s1", "2"], ["7", "Gin", "s1", "1"]];
+    let text: String = rows.iter().map(|row| row.join(",") + "\n").collect();
+    let (mut mapping, file) = load(MAP, &format!("{HEADER}{text}")).unwrap();
+    let ids = |mapping: &mut Mapping, file: &RowsFile| {
+        let units: Vec<Unit> = mapping.units(file).unwrap().map(Result::unwrap).collect();
+        units.iter().map(|unit| mapping.map(unit).identity.unwrap()).collect::<Vec<_>>()
+    };
+    let before = ids(&mut mapping, &file);
+    assert_eq!(before.iter().collect::<HashSet<_>>().len(), 3);
+    let names = super::super::super::rejects::REJECT_COLUMNS.into_iter().chain(HEADER.trim().split(','));
+    let header: Vec<(&str, &str)> = names.map(|name| ("text", name)).collect();
+    for identity in [false, true] {
+        let lines: Vec<Vec<String>> = (0..)
+            .zip(&rows)
+            .map(|(number, row)| {
+                let identity = if identity { before[number].clone() } else { String::new() };
+                let own = [
+                    (number + 1).to_string(),
+                    (number + 40).to_string(),
+                    "c".into(),
+                    "r".into(),
+                    identity,
+                    "s.csv".into(),
+                ];
+                own.into_iter().chain(row.iter().map(|field| (*field).to_owned())).collect()
+            })
+            .collect();
+        let lines: Vec<Vec<(&str, &str)>> =
+            lines.iter().map(|line| line.iter().map(|field| ("text", field.as_str())).collect()).collect();
+        let sheet: Vec<&[(&str, &str)]> =
+            std::iter::once(&*header).chain([&[][..]]).chain(lines.iter().map(|line| &**line)).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let (map, path) = (folder.path().join("map.toml"), folder.path().join("mended.xlsx"));
+        std::fs::write(&map, MAP).unwrap();
+        std::fs::write(&path, super::super::super::input::tests::workbook(&sheet)).unwrap();
+        let map = MapFile::read(&map).unwrap();
+        let file = RowsFile::check(Source::at(&path, map.form()).unwrap(), map.form()).unwrap();
+        let known = Model::of::<Reference>().unwrap().aggregates();
+        let mut mapping = Mapping::load(map, &file, &known).unwrap();
+        assert!(file.is_of_rejects());
+        assert_eq!(ids(&mut mapping, &file), before, "{identity}");
+    }
+}
+
 /// A sale that was called after its file was called after the rejects when it was mended: another sale.
 #[test]
 fn a_row_of_rejects_keeps_the_name_of_its_file() {

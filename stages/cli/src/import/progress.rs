@@ -141,10 +141,16 @@ impl RowUnderWay {
     /// What became of a row that is not refused.
     fn accepted(&self) -> Told {
         let told = || self.told_of_each();
-        let all_of = |wanted: &[Told]| told().all(|(_, told)| wanted.contains(told));
         // What rows share is mostly there; anything else that changes nothing may be a sale that has the number of another one.
         let is_idle =
             |(each, told): (&CommandUnderWay, &Told)| !each.command.once && *told == Told::WithoutEffect;
+        // What a row shares may be given for another row than before, if the rows before it are others. A row that was in is known all the same.
+        let was_in = !self.is_from_rejects() && told().any(|(each, _)| !each.command.once);
+        let all_of = |wanted: &[Told]| {
+            told().all(|(each, told)| {
+                wanted.contains(told) || (was_in && each.command.once && *told == Told::WithoutEffect)
+            })
+        };
         match () {
             () if told().any(is_idle) => Told::WithoutEffect,
             () if told().any(|(_, told)| *told == Told::New) => Told::New,

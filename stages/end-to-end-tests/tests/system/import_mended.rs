@@ -70,6 +70,19 @@ async fn a_row_that_is_corrected_in_its_file_is_told_where_others_were_in_before
     shop.system.stop().await;
 }
 
+/// A sale that was in counted as one without effect, since its article was registered for another row than before.
+#[tokio::test]
+async fn a_known_row_is_known_whichever_row_brings_what_it_shares() {
+    let folder = fresh_folder();
+    let shop = Shop::open(folder.path()).await;
+    shop.write("s.csv", &format!("{HEADER}1,tea,Tea,one,x\n1,tea,Tea,one,2\n"));
+    assert_eq!(shop.figures(SALES, "s.csv").await, [1, 0, 0, 1]);
+    shop.write("s.csv", &format!("{HEADER}1,tea,Tea,one,1\n1,tea,Tea,one,2\n"));
+    assert_eq!(shop.figures(SALES, "s.csv").await, [1, 1, 0, 0]);
+    assert_eq!(shop.sold("1").await, [2, 3]);
+    shop.system.stop().await;
+}
+
 /// A row whose identity somebody had emptied let those before it go: it was decided before them.
 #[tokio::test]
 async fn all_rows_of_rejects_are_decided_in_their_order() {

@@ -64,7 +64,8 @@ pub enum AppendError {
         /// What is known.
         detail: String,
     },
-    /// The stream is full. Nothing was stored, and the append can be tried again when there is space. JetStream code 10077.
+    /// The stream is full. Nothing was stored, and the append can be tried again when there is space. JetStream code 10077 with a limit, and
+    /// those for limits of the account and the server.
     #[error("stream {stream} is full ({detail}); raise its max_bytes or purge what is no longer needed")]
     Full {
         /// The stream.

@@ -21,7 +21,7 @@ use millstream_contract::{
 use millstream_jetstream::{
     broker::{AppendError, Broker as _, NewMessage},
     id_source::IdSource,
-    intake::Intake,
+    intake::{Intake, WhenFull},
     nats_broker::{
         NatsBroker,
         answering_service::{Answering, AnsweringError, Asked},
@@ -80,7 +80,19 @@ pub enum SubmitError {
     Busy,
     /// The server refuses to store the command.
     #[error(transparent)]
-    Refused(#[from] AppendError),
+    Refused(AppendError),
+    /// The stream of commands is full. This request has stored nothing.
+    #[error(
+        "not stored: {stream} is full ({detail}); nothing of this request is stored. Send it again when there is space, with the header Millstream-Command-Id: {id}"
+    )]
+    Full {
+        /// The command's id.
+        id: String,
+        /// The stream.
+        stream: String,
+        /// The server's message and code.
+        detail: String,
+    },
     /// It is not known whether the command is stored.
     #[error(
         "the command is not known to be stored yet; send it again with the header Millstream-Command-Id: {id}"
@@ -108,7 +120,7 @@ impl SubmitError {
             Self::Subject(_) | Self::Header(_) | Self::Wait { .. } => 400,
             Self::TooLarge { .. } => 413,
             Self::Busy => 429,
-            Self::Refused(_) => 500,
+            Self::Refused(_) | Self::Full { .. } => 500,
             Self::NotStored { .. } => 503,
             Self::NotDecided { .. } => 504,
         }
@@ -155,7 +167,7 @@ impl SubmitService {
         let ending = CancellationToken::new();
         let submissions = Arc::new(Submissions {
             broker: broker.clone(),
-            intake: Intake::start(broker.clone(), ids),
+            intake: Intake::start(broker.clone(), ids, WhenFull::Tell),
             outcomes,
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
             ending: ending.clone(),
@@ -216,7 +228,13 @@ impl Submissions {
         };
         tokio::pin!(too_late);
         let position = tokio::select! {
-            put = self.intake.put(message) => put?,
+            put = self.intake.put(message) => match put {
+                Ok(position) => position,
+                Err(AppendError::Full { stream, detail }) => {
+                    return Err(SubmitError::Full { id, stream, detail });
+                }
+                Err(error) => return Err(SubmitError::Refused(error)),
+            },
             () = &mut too_late => return Err(SubmitError::NotStored { id }),
         };
         tokio::select! {

@@ -11,7 +11,7 @@ use millstream_contract::{exit_code::ExitCode, outcome::CommandOutcome, stream_n
 use millstream_jetstream::{
     broker::Broker as _,
     id_source::IdSource,
-    intake::{Intake, Stored},
+    intake::{Intake, Stored, WhenFull},
 };
 
 use self::under_way::UnderWay;
@@ -64,8 +64,8 @@ impl<T> Dispatcher<T> {
     ) -> Result<Self, CommandFailure> {
         let commands_before = connected.broker.state(stream_names::COMMANDS).await?.last_sequence;
         let follower = OutcomeFollower::begin(&connected.broker, purpose).await?;
-        let intake =
-            Intake::start(connected.broker.clone(), IdSource::new(ulid::Ulid::generate().to_string()));
+        let ids = IdSource::new(ulid::Ulid::generate().to_string());
+        let intake = Intake::start(connected.broker.clone(), ids, WhenFull::Wait);
         Ok(Self {
             connected,
             intake,

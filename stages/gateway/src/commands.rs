@@ -357,7 +357,15 @@ impl Commands {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 Problem::new(status, "store-refused", error.to_string()).with("command_id", id)
             }
-            Some(AppendError::Unclear { .. } | AppendError::Full { .. }) | None => {
+            Some(AppendError::Full { stream, detail }) => {
+                record.not_stored();
+                self.recent_keys.forget(&id);
+                let detail = format!(
+                    "{stream} is full ({detail}); nothing of this request is stored, send it again when there is space"
+                );
+                Problem::unavailable("commands-full", detail).with("command_id", id)
+            }
+            Some(AppendError::Unclear { .. }) | None => {
                 let detail = "the command is not known to be stored; send it again with the same Idempotency-Key, or ask for its id later";
                 Problem::unavailable("not-stored", detail).with("command_id", id)
             }

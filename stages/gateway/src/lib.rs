@@ -62,7 +62,7 @@ use millstream_domain::application::Application;
 use millstream_jetstream::{
     broker::Broker as _,
     id_source::IdSource,
-    intake::Intake,
+    intake::{Intake, WhenFull},
     nats_broker::{NatsBroker, answering_service::AnsweringError},
     retry::answered,
 };
@@ -204,7 +204,7 @@ pub async fn run<A: Application>(
     let commands = Commands {
         stream,
         views,
-        intake: Intake::start(broker.clone(), ids.clone()),
+        intake: Intake::start(broker.clone(), ids.clone(), WhenFull::Tell),
         outcomes: OutcomeInbox::open(&broker, GATEWAY_REPLY_PREFIX, &ids).await?,
         log,
         broker,

@@ -31,7 +31,9 @@ impl ApiError {
     pub(crate) const NO_MESSAGE_FOUND: u32 = 10037;
     const WRONG_LAST_SEQUENCE: u32 = 10071;
     const WRONG_LAST_SEQUENCE_UNKNOWN: u32 = 10164;
+    /// With the words of the store, which are those of [`Self::LIMIT_REACHED`] where a limit of the stream refuses the message.
     const STORE_FAILED: u32 = 10077;
+    const LIMIT_REACHED: &'static str = "maximum ";
     const INSUFFICIENT_RESOURCES: [u32; 3] = [10002, 10023, 10047];
     const MESSAGE_TOO_LARGE: u32 = 10054;
     const ATOMIC_DISABLED: u32 = 10174;
@@ -68,7 +70,10 @@ impl PublishReply {
             ApiError::WRONG_LAST_SEQUENCE | ApiError::WRONG_LAST_SEQUENCE_UNKNOWN => {
                 AppendError::Conflict { detail }
             }
-            ApiError::STORE_FAILED => AppendError::Full { stream: stream.to_owned(), detail },
+            // Any other failure of the store may have come after a part of the work, and nobody may be told that nothing is stored.
+            ApiError::STORE_FAILED if error.description.starts_with(ApiError::LIMIT_REACHED) => {
+                AppendError::Full { stream: stream.to_owned(), detail }
+            }
             code if ApiError::INSUFFICIENT_RESOURCES.contains(&code) => {
                 AppendError::Full { stream: stream.to_owned(), detail }
             }
@@ -251,20 +256,28 @@ mod tests {
 
     #[test]
     fn publish_errors_are_told_apart() {
-        let reply = |code: u32| PublishReply {
+        let reply = |code: u32, words: &str| PublishReply {
             seq: 0,
             duplicate: false,
-            error: Some(ApiError { err_code: code, description: "words".into() }),
+            error: Some(ApiError { err_code: code, description: words.into() }),
         };
-        let kind = |code| reply(code).into_appended("EVENTS", "evt.a.b.c").unwrap_err();
+        let kind = |code| reply(code, "words").into_appended("EVENTS", "evt.a.b.c").unwrap_err();
+        let failed = |words: &str| reply(10077, words).into_appended("EVENTS", "evt.a.b.c").unwrap_err();
         assert!(matches!(kind(10071), AppendError::Conflict { .. }));
         assert!(matches!(kind(10164), AppendError::Conflict { .. }));
         assert!(matches!(kind(10163), AppendError::Unclear { .. }));
-        assert!(matches!(kind(10077), AppendError::Full { .. }));
+        for limit in ["bytes", "messages", "messages per subject"] {
+            assert!(
+                matches!(failed(&format!("maximum {limit} exceeded")), AppendError::Full { .. }),
+                "{limit}"
+            );
+        }
+        assert!(matches!(failed("store is closed"), AppendError::Unclear { .. }));
+        assert!(matches!(kind(10047), AppendError::Full { .. }));
         assert!(matches!(kind(10054), AppendError::Refused { .. }));
-        assert!(kind(10077).to_string().contains("10077"));
+        assert!(failed("maximum bytes exceeded").to_string().contains("10077"));
         assert!(matches!(kind(10176), AppendError::Unclear { .. }));
-        let of_commands = reply(10176).into_appended(COMMANDS, "cmd.a.b.c.d").unwrap_err();
+        let of_commands = reply(10176, "words").into_appended(COMMANDS, "cmd.a.b.c.d").unwrap_err();
         assert!(matches!(of_commands, AppendError::Refused { .. }));
     }
 }

@@ -7,6 +7,7 @@ use async_nats::jetstream;
 use end_to_end_tests::{stage_process::StageProcess, system::fresh_folder, waiting::until};
 use jiff::Timestamp;
 use millstream_contract::{
+    header,
     stored_message::Headers,
     stream_names::{COMMANDS, COMMANDS_CONSUMER, DEAD_LETTERS, EVENTS, OUTCOMES},
 };
@@ -227,6 +228,45 @@ async fn a_process_manager_whose_commands_are_refused_or_whose_events_do_not_com
     stalls(&mut manager, &["effects of stock-keeping: no progress", "stream COMMANDS is full"]).await;
     resize(&server, COMMANDS, 1024 * 1024).await;
     manager.ready().await;
+}
+
+/// Whoever asked waited until its time was over, and was told that nothing was known of its command.
+#[tokio::test]
+async fn whoever_submits_while_commands_is_full_is_told_at_once_and_may_send_the_same_again() {
+    let server = TestServer::start_provisioned().await;
+    let folder = fresh_folder();
+    let mut handler = StageProcess::new("command-handler", "", &server.url(), folder.path());
+    handler.start_ready().await;
+    let client = server.client().await;
+    let submit = async || {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(header::COMMAND_ID, "full-1");
+        headers.insert(header::WAIT_MS, "60000");
+        let request = async_nats::Request::new().headers(headers).payload(r#"{"quantity":1}"#.into());
+        // Less than the command may wait.
+        let request = request.timeout(Some(Duration::from_secs(20)));
+        client.send_request("submit.retail.stock.full:1.receive", request).await.expect("it answers at once")
+    };
+    resize(&server, COMMANDS, 1).await;
+    let refused = submit().await.headers.expect("it is an error");
+    let said = |name: &str| refused.get(name).expect("an error has it").as_str();
+    assert_eq!(said("Nats-Service-Error-Code"), "500");
+    let text = said("Nats-Service-Error");
+    for words in
+        ["not stored: COMMANDS is full", "nothing of this request is stored", "Millstream-Command-Id: full-1"]
+    {
+        assert!(text.contains(words), "{text}");
+    }
+    let broker = server.broker().await;
+    assert_eq!(broker.state(COMMANDS).await.unwrap().last_sequence, 0);
+    resize(&server, COMMANDS, 1024 * 1024).await;
+    let outcome: Value = serde_json::from_slice(&submit().await.payload).unwrap();
+    assert_eq!(
+        (&outcome["outcome"], &outcome["command_id"]),
+        (&json!("accepted"), &json!("full-1")),
+        "{outcome}"
+    );
+    handler.stop().await;
 }
 
 #[tokio::test]

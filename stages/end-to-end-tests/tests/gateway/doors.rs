@@ -1,5 +1,7 @@
 //! What is refused before anything is stored, and how much is taken.
 
+use std::time::Duration;
+
 use end_to_end_tests::{
     http_client::{HttpAnswer, HttpClient},
     system::fresh_folder,
@@ -10,10 +12,13 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     task::JoinHandle,
+    time::timeout,
 };
 
 use crate::gateway;
 
+/// A wait for space would be longer.
+const AT_ONCE: Duration = Duration::from_secs(20);
 const REGISTER: &str = "/v1/commands/retail/product/tea/register";
 const TEA: &str = r#"{"name":"Tea","supplier":"acme"}"#;
 
@@ -227,6 +232,54 @@ async fn what_the_server_will_never_store_is_told_as_final() {
     let refused = client.post(REGISTER, TEA).await;
     assert_eq!(refused.problem(), (500, "store-refused".to_owned()));
     assert_eq!(refused.header("retry-after"), None, "to send it again changes nothing: {refused:?}");
+    process.stop().await;
+}
+
+/// It was said only when the wait was over, as something of which nothing is known.
+#[tokio::test]
+async fn while_commands_is_full_each_sender_is_told_at_once_and_may_send_the_same_again() {
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    let jetstream = async_nats::jetstream::new(server.client().await);
+    let mut config = jetstream.get_stream("COMMANDS").await.unwrap().cached_info().config.clone();
+    let before = config.max_bytes;
+    config.max_bytes = 4096;
+    jetstream.update_stream(&config).await.unwrap();
+    let (process, client) = gateway(&server.url(), folder.path());
+    // Longer than anybody here waits.
+    let mut process = process.set("gateway.store_wait=60s");
+    process.start_ready().await;
+    let keyed = |number: usize| client.with("Idempotency-Key", &number.to_string());
+    let (mut taken, mut told) = (0, None);
+    while told.is_none() {
+        let answer = timeout(AT_ONCE, keyed(taken).post(REGISTER, TEA)).await.expect("it answers at once");
+        match answer.status {
+            202 => taken += 1,
+            _ => told = Some(answer),
+        }
+        assert!(taken < 4096, "it is never full");
+    }
+    let told = told.unwrap();
+    assert_eq!(told.problem(), (503, "commands-full".to_owned()));
+    assert_eq!(told.header("retry-after"), Some("1"), "{told:?}");
+    let (said, id) = (told.json()["detail"].clone(), told.json()["command_id"].clone());
+    for words in ["COMMANDS is full", "maximum bytes exceeded", "nothing of this request is stored"] {
+        assert!(said.as_str().unwrap().contains(words), "{said}");
+    }
+    let line = r#"{"context":"retail","aggregate":"product","id":"tea","command":"register","body":{"name":"Tea","supplier":"acme"}}"#;
+    let lines = client.with("Content-Type", "application/jsonl").with("Prefer", "wait=30");
+    let lines =
+        timeout(AT_ONCE, lines.request("POST", "/v1/commands", &format!("{line}\n{line}"))).await.unwrap();
+    assert_eq!(lines.body.matches(r#""code":"commands-full""#).count(), 2, "{lines:?}");
+    let broker = server.broker().await;
+    assert_eq!(
+        broker.state("COMMANDS").await.unwrap().last_sequence,
+        taken as u64,
+        "nothing is stored of them"
+    );
+    config.max_bytes = before;
+    jetstream.update_stream(&config).await.unwrap();
+    let again = keyed(taken).post(REGISTER, TEA).await;
+    assert_eq!((again.status, &again.json()["command_id"]), (202, &id), "{again:?}");
     process.stop().await;
 }
 

@@ -324,6 +324,12 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         .only(Gateway::WithKeys),
     known(503, "busy", EVERYWHERE, "Nothing is stored; send it again after Retry-After."),
     known(503, "audit-unavailable", COMMANDS, "Nothing is stored; send it again after Retry-After."),
+    known(
+        503,
+        "commands-full",
+        COMMAND,
+        "The stream of commands is full, and nothing of this request is stored; send it again after Retry-After. Whoever runs Millstream makes space.",
+    ),
     known(503, "not-connected", COMMAND, "Nothing is stored; send it again after Retry-After."),
     known(
         503,

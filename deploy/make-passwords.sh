@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a password for each NATS user, once: <user>.password for the clients, nats-passwords.conf for the server.
+# Makes a password for each NATS user, once: <user>.password for the clients, nats-passwords.conf for the server. And a secret of the gateways.
 #   deploy/make-passwords.sh FOLDER
 # What is there is kept: run it again after a new user has come. With the nats CLI at hand the server's file holds hashes.
 set -eu
@@ -22,5 +22,8 @@ done
 # The keys of the gateway's clients, hashed: none yet, so that nobody may send anything over HTTP (`millstream keys`).
 [ -e "$folder/gateway-keys.toml" ] || : > "$folder/gateway-keys.toml"
 chmod 644 "$folder/gateway-keys.toml"
+# What goes into ids of commands that have an Idempotency-Key (gateway.id_secret_file).
+[ -s "$folder/gateway-id.secret" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$folder/gateway-id.secret"
+chmod 644 "$folder/gateway-id.secret"
 mv "$folder/nats-passwords.conf.new" "$folder/nats-passwords.conf"
 chmod 644 "$folder/nats-passwords.conf"

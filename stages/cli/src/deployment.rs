@@ -1,7 +1,8 @@
 //! A whole Millstream in one folder: nats-server and every stage as child processes.
 //!
 //! The folder `D` has `D/lock` (who uses the folder), `D/processes.json`, `D/logs/<process>.log`, `D/data/<process>/`, and
-//! `D/config/<process>.toml` with the stages' key `D/config/stages.nk`. The configuration is written anew at each start.
+//! `D/config/<process>.toml` with the stages' key `D/config/stages.nk`. The configuration is written anew at each start;
+//! the gateways' secret `D/data/gateway-id.secret` is made once.
 
 mod access;
 mod stage_setting;
@@ -28,7 +29,7 @@ use millstream_jetstream::{
 };
 use millstream_runtime::connection::process_name;
 
-use self::access::StageKey;
+use self::access::{StageKey, id_secret};
 pub(crate) use self::stage_setting::StageSetting;
 use crate::{
     commands::stage::{CHECK_CONFIG, STAGE},
@@ -348,7 +349,7 @@ impl Deployment {
         instance: &str,
     ) -> Result<ProcessSpec, CommandFailure> {
         let name = process_name(stage, instance);
-        let own = self.own_setting(stage, &name)?;
+        let own = self.own_settings(stage, &name)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let connection = BTreeMap::from([
             ("url", self.nats_urls.clone()),
@@ -359,7 +360,7 @@ impl Deployment {
             ("process", BTreeMap::from([("instance", instance.to_owned())])),
             ("nats", connection),
             ("telemetry", BTreeMap::from([("address", address.to_string()), ("format", "json".to_owned())])),
-            (section, BTreeMap::from([own])),
+            (section, own),
         ]);
         let text = toml::to_string(&config).expect("tables of text are TOML");
         let file = self.write_config(&format!("{name}.toml"), &text)?;
@@ -376,8 +377,13 @@ impl Deployment {
         })
     }
 
-    /// What a process of a stage has for itself: a folder or, for the gateway, an address.
-    fn own_setting(&mut self, stage: &str, name: &str) -> Result<(&'static str, String), CommandFailure> {
+    /// What a process of a stage has for itself: a folder or, for the gateway, an address and the secret that all gateways share.
+    fn own_settings(
+        &mut self,
+        stage: &str,
+        name: &str,
+    ) -> Result<BTreeMap<&'static str, String>, CommandFailure> {
+        let data = self.options.folder.join("data");
         if stage == GATEWAY {
             let first = self.options.http_port.filter(|_| self.http_addresses.is_empty());
             match first {
@@ -389,11 +395,13 @@ impl Deployment {
             }
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, first.map_or_else(free_port, Ok)?));
             self.http_addresses.push(address);
-            return Ok(("listen", address.to_string()));
+            let secret = id_secret(&data).map_err(|source| DeploymentError::File { path: data, source })?;
+            let secret = secret.to_string_lossy().into_owned();
+            return Ok(BTreeMap::from([("listen", address.to_string()), ("id_secret_file", secret)]));
         }
-        let data = self.options.folder.join("data").join(name);
+        let data = data.join(name);
         fs::create_dir_all(&data).map_err(|source| DeploymentError::File { path: data.clone(), source })?;
-        Ok(("data_directory", data.to_string_lossy().into_owned()))
+        Ok(BTreeMap::from([("data_directory", data.to_string_lossy().into_owned())]))
     }
 
     fn write_config(&self, name: &str, text: &str) -> Result<PathBuf, DeploymentError> {

@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     answers::{self, Stored},
     audit::{Audit, CommandRecord},
+    command_ids::CommandIds,
     command_log::{CommandLog, Fingerprint, id_of},
     command_request::{self, Wishes, check_question, too_large},
     concurrency_limit::Places,
@@ -68,6 +69,7 @@ pub(crate) struct Commands {
     pub(crate) intake: Intake,
     pub(crate) outcomes: OutcomeInbox,
     pub(crate) log: CommandLog,
+    pub(crate) ids: CommandIds,
     pub(crate) recent_keys: RecentKeys,
     pub(crate) aggregates: AggregateRegistry,
     /// By name, and by context and name.
@@ -226,7 +228,7 @@ impl Commands {
         payload: Bytes,
     ) -> Result<Sending, Problem> {
         let key = wishes.idempotency_key.as_deref();
-        let id = command_id(principal, key);
+        let id = self.ids.id(principal.name(), key);
         let mut headers = Headers::new();
         headers.push(header::COMMAND_ID, &id);
         headers.push(header::ACTOR, principal.name());
@@ -409,20 +411,6 @@ impl Commands {
     pub(crate) fn seconds(&self, wished: Option<u64>) -> Option<u64> {
         let seconds = wished?.min(self.limits.wait_max.as_secs());
         (seconds > 0).then_some(seconds)
-    }
-}
-
-/// Ids are global, so one names its sender; a key of the client's own is hashed with it, because it may be a secret and of any form.
-fn command_id(principal: &Principal, key: Option<&str>) -> String {
-    let name = principal.name();
-    match key {
-        Some(key) => {
-            let hash =
-                blake3::Hasher::new().update(name.as_bytes()).update(b"\n").update(key.as_bytes()).finalize();
-            let hash = hash.to_hex();
-            format!("{name}:{}", hash.get(..32).unwrap_or(&hash))
-        }
-        None => format!("{name}:{}", ulid::Ulid::generate()),
     }
 }
 

@@ -26,6 +26,7 @@ use crate::{
     audit::Audited,
     certificate::CertificateFiles,
     client_address::{ForwardedHeader, TrustedProxies},
+    command_ids::check_id_secret_file,
     key_ring::{TokenSettings, check_keys_file},
     tokens::source::Refresh,
 };
@@ -49,6 +50,8 @@ pub struct StageConfig<A> {
     pub certificate: Option<CertificateFiles>,
     /// The file of keys; without it, everybody who can reach the gateway may send anything.
     pub keys_file: Option<PathBuf>,
+    /// The file of the secret in ids of commands that are made of an `Idempotency-Key`; without it, others can work such ids out.
+    pub id_secret_file: Option<PathBuf>,
     /// Proxies that report the addresses of clients.
     pub proxies: TrustedProxies,
     /// What the audit log records.
@@ -119,6 +122,10 @@ impl<A: Application> Section for StageConfig<A> {
                 "can be reached from outside and gateway.keys_file is not set: anybody could send commands; set it, or listen on 127.0.0.1",
             );
         }
+        let id_secret_file = keys.optional_path(
+            "id_secret_file",
+            "file of a secret of at least 32 characters, the same for all gateways: it goes into the ids of commands that have an Idempotency-Key. Without it, whoever may publish commands on NATS and knows or guesses a sender's key can use the id first. Another secret makes new keys of all that were used",
+        );
         let proxies = proxies(keys);
         let audited = audited(keys);
         let tokens = tokens(keys);
@@ -139,6 +146,7 @@ impl<A: Application> Section for StageConfig<A> {
             proxies,
             audited,
             keys_file,
+            id_secret_file,
             tokens,
             limits,
             preconditions_required,
@@ -149,8 +157,10 @@ impl<A: Application> Section for StageConfig<A> {
 
     fn file_problems(&self) -> Vec<String> {
         let keys = self.keys_file.as_deref().map(check_keys_file).and_then(Result::err);
+        let secret = self.id_secret_file.as_deref().map(check_id_secret_file).and_then(Result::err);
         let certificate = self.certificate.as_ref().map(CertificateFiles::check).and_then(Result::err);
         let problems = keys.map(|error| one_line(&error)).into_iter();
+        let problems = problems.chain(secret.map(|error| one_line(&error)));
         problems.chain(certificate.map(|error| one_line(&error))).collect()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`config`] says where the gateway listens, and `listener` takes connections, with the TLS of `certificate`. `guard` lets
 //! requests in, by `key_ring`, `tokens`, `rate_limit` and `concurrency_limit`. `commands` stores a command and `command_lines` several at once;
-//! `command_request` checks them, and `answers`, `command_log` and `forgotten_outcomes` say what became of them. `queries` passes on what `views`
+//! `command_request` checks them, `command_ids` names them, and `answers`, `command_log` and `forgotten_outcomes` say what became of them. `queries` passes on what `views`
 //! answer; `reports` makes documents of it with `report_document`, in the form that `media_type` chooses; `configured_queries` asks the stage
 //! `sql`. `history` reads the events of an aggregate, or its state as of a moment. `live` sends rows again whenever they change. `user_requests`
 //! answers the same requests over NATS, for users whose name the server proves. `problem` writes refusals. `openapi` describes the API for
@@ -16,6 +16,7 @@ mod api_documents;
 mod audit;
 mod certificate;
 mod client_address;
+mod command_ids;
 mod command_lines;
 mod command_log;
 mod command_request;
@@ -81,6 +82,7 @@ use ulid::Ulid;
 use crate::{
     api_documents::Documents,
     audit::Audit,
+    command_ids::CommandIds,
     command_log::CommandLog,
     commands::Commands,
     concurrency_limit::Places,
@@ -102,6 +104,7 @@ pub use crate::{
     audit::Audited,
     certificate::{CertificateError, CertificateFiles},
     client_address::{ForwardedHeader, TrustedProxies},
+    command_ids::IdSecretError,
     key_ring::KeyRingError,
     watched_stream::WatchedStreamError,
 };
@@ -115,6 +118,9 @@ pub enum RunError {
     /// The file of keys cannot be used.
     #[error(transparent)]
     Keys(#[from] KeyRingError),
+    /// The secret in the ids of commands cannot be used.
+    #[error(transparent)]
+    IdSecret(#[from] IdSecretError),
     /// TLS cannot be spoken.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -142,6 +148,7 @@ impl Failure for RunError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Keys(error) => error.exit_code(),
+            Self::IdSecret(error) => error.exit_code(),
             Self::Certificate(error) => error.exit_code(),
             Self::Stream(error) => error.exit_code(),
             Self::Outcomes(_) | Self::Users(_) => ExitCode::Unavailable,
@@ -181,6 +188,7 @@ pub async fn run<A: Application>(
     let ids = IdSource::new(Ulid::generate().to_string());
     let (listening, keys) = (readiness.condition("http"), readiness.condition("keys"));
     let keys = KeyRing::open(stage.keys_file, stage.tokens, keys, stop.clone()).await?;
+    let command_ids = CommandIds::open(stage.id_secret_file).await?;
     let tls = tls(stage.certificate, &readiness, &stop).await?;
     let socket = TcpListener::bind(stage.listen).await;
     let socket = socket.map_err(|source| RunError::Listen { address: stage.listen, source })?;
@@ -208,6 +216,7 @@ pub async fn run<A: Application>(
         outcomes: OutcomeInbox::open(&broker, GATEWAY_REPLY_PREFIX, &ids).await?,
         log,
         broker,
+        ids: command_ids,
         recent_keys: RecentKeys::new(),
         aggregates: parts.aggregates,
         reports: parts.reports,

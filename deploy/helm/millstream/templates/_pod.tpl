@@ -226,6 +226,10 @@ volumeMounts:
   value: "0.0.0.0:{{ .port }}"
 - name: MILLSTREAM_GATEWAY__KEYS_FILE
   value: /etc/millstream-keys/keys.toml
+{{- if .idSecret }}
+- name: MILLSTREAM_GATEWAY__ID_SECRET_FILE
+  value: /etc/millstream-id/secret
+{{- end }}
 {{- end }}
 {{- if ne .storage "none" }}
 - name: MILLSTREAM_{{ .section | upper }}__DATA_DIRECTORY
@@ -256,6 +260,11 @@ volumeMounts:
 - name: keys
   mountPath: /etc/millstream-keys
   readOnly: true
+{{- if .stage.http.idSecret }}
+- name: id
+  mountPath: /etc/millstream-id
+  readOnly: true
+{{- end }}
 {{- end }}
 {{- if ne .storage "none" }}
 - name: data
@@ -299,6 +308,13 @@ volumeMounts:
     secretName: {{ .keysSecret }}
     items:
       - { key: {{ .keysEntry }}, path: keys.toml }
+{{- if .idSecret }}
+- name: id
+  secret:
+    secretName: {{ .idSecret }}
+    items:
+      - { key: {{ .idEntry }}, path: secret }
+{{- end }}
 {{- end }}
 {{- if eq .storage "memory" }}
 - name: data

@@ -27,6 +27,30 @@ const KEY_FILE: &str = "stages.nk";
 /// The user of clients without credentials. The server demands a password for each user with a name.
 const NAMELESS_USER: &str = "anyone";
 
+/// The file of the gateways' secret, in the folder `data`, because it must stay as long as the streams do: with another one, a client's repeat of a
+/// command would be another command.
+const ID_SECRET_FILE: &str = "gateway-id.secret";
+
+/// The secret that goes into ids of commands, of which there is one for all gateways of a folder. The first call makes it, readable only
+/// for the owner of the folder.
+pub(super) fn id_secret(folder: &Path) -> io::Result<PathBuf> {
+    let file = folder.join(ID_SECRET_FILE);
+    if file.try_exists()? {
+        return Ok(file);
+    }
+    let secret: [u8; 32] = rand::random();
+    let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::create_dir_all(folder)?;
+    // Whoever is interrupted leaves no half of a secret.
+    let unfinished = folder.join(format!("{ID_SECRET_FILE}.new"));
+    let mut options = fs::OpenOptions::new();
+    let mut written = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    writeln!(written, "{secret}")?;
+    written.sync_all()?;
+    fs::rename(&unfinished, &file)?;
+    Ok(file)
+}
+
 /// The key of the stages. There is a new one at each start, which is useless once the server has stopped.
 #[derive(Debug)]
 pub(super) struct StageKey {

@@ -262,6 +262,29 @@ fn the_gateway_stands_behind_an_ingress_or_a_route() {
 }
 
 #[test]
+fn the_gateway_has_the_secret_of_its_ids_only_where_one_is_named() {
+    let Some(chart) = Chart::find() else { return };
+    let gateway = |settings: &[&str]| {
+        let objects = render(&chart, &[&["stages.gateway.enabled=true"], settings].concat());
+        let pod = pod_spec(find(&objects, "StatefulSet", "-gateway")).unwrap().clone();
+        let named = |list: &Value, name: &str| {
+            list.as_array().unwrap().iter().find(|each| each["name"] == name).cloned()
+        };
+        let container = &pod["containers"][0];
+        let file =
+            named(&container["env"], "MILLSTREAM_GATEWAY__ID_SECRET_FILE").map(|each| each["value"].clone());
+        (file, named(&container["volumeMounts"], "id"), named(&pod["volumes"], "id"))
+    };
+    assert_eq!(gateway(&[]), (None, None, None));
+    let (file, mount, volume) = gateway(&[r#"stages.gateway.http.idSecret="millstream-nats""#]);
+    assert_eq!(file, Some(json!("/etc/millstream-id/secret")));
+    assert_eq!(mount, Some(json!({ "name": "id", "mountPath": "/etc/millstream-id", "readOnly": true })));
+    let items = json!([{ "key": "gateway-id.secret", "path": "secret" }]);
+    let secret = json!({ "name": "id", "secret": { "secretName": "millstream-nats", "items": items } });
+    assert_eq!(volume, Some(secret));
+}
+
+#[test]
 fn images_come_from_the_registry_that_is_named() {
     let Some(chart) = Chart::find() else { return };
     for (settings, expected) in [

@@ -183,6 +183,8 @@ async fn passwords_are_made_once_and_the_server_gets_the_same() {
     let second: Vec<String> = USERS.iter().map(|user| password_of(folder.path(), user)).collect();
     assert_eq!(first, second, "what is there is kept");
     let server = fs::read_to_string(folder.path().join("nats-passwords.conf")).unwrap();
+    let secret = fs::read_to_string(folder.path().join("gateway-id.secret")).unwrap();
+    assert_eq!(secret.len(), 64, "more than the gateway asks for: {secret}");
     for user in USERS {
         let variable = format!("{}_PASSWORD: \"", user.to_uppercase().replace('-', "_"));
         assert!(server.contains(&variable), "{user} is missing in {server}");
@@ -205,7 +207,9 @@ fn services_are_safe_and_fit_together() {
             assert_eq!(service["read_only"], true, "{name}");
             assert_eq!(service["user"], "65532:65532", "{name}");
             let mut own = vec![name.clone()];
-            own.extend((name == "gateway").then(|| "gateway-keys".to_owned()));
+            if name == "gateway" {
+                own.extend(["gateway-keys", "gateway-id"].map(str::to_owned));
+            }
             assert_eq!(texts(&service["secrets"]), own, "{name} gets its own secrets alone");
         }
         for port in texts(&service["ports"]) {

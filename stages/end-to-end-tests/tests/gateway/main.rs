@@ -6,6 +6,7 @@
 )]
 
 mod audit;
+mod command_ids;
 mod commands;
 mod configured_queries;
 mod doors;

@@ -70,9 +70,12 @@ pub struct AuditRecord {
     /// Why it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// How many requests of one kind this record stands for. Absent means one.
+    /// How many requests of one kind this record stands for. Absent means one. Then `time`, `address` and `what` are those of the first of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
+    /// When the last of them came, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Timestamp>,
 }
 
 /// The end of a chain that grows: number and hash of its last record.
@@ -291,7 +294,13 @@ impl AuditRecord {
             position: None,
             code: None,
             count: None,
+            last: None,
         }
+    }
+
+    /// When the last request came for which it stands.
+    pub fn until(&self) -> Timestamp {
+        self.last.unwrap_or(self.time)
     }
 }
 
@@ -369,6 +378,18 @@ mod tests {
         let mut exchanged = whole.clone();
         exchanged.swap(0, 2);
         assert!(!faults(&numbered_anew(exchanged)).is_empty());
+    }
+
+    #[test]
+    fn records_of_before_and_gathered_ones_are_read() {
+        let line = r#"{"number":7,"previous":"00","time":"2026-11-30T09:00:00Z","decision":"denied","code":"key-unknown","count":990"#;
+        let [before, now] = [format!("{line}}}"), format!(r#"{line},"last":"2026-11-30T09:10:00Z"}}"#)]
+            .map(|line| (serde_json::from_str::<AuditRecord>(&line).unwrap(), line));
+        assert_eq!((before.0.count, before.0.until()), (Some(990), before.0.time));
+        assert_eq!(now.0.until().to_string(), "2026-11-30T09:10:00Z");
+        for (record, line) in [before, now] {
+            assert_eq!(serde_json::to_string(&record).unwrap(), line, "what is hashed is what was written");
+        }
     }
 
     #[test]

@@ -1,18 +1,16 @@
 //! The audit log: a record for each command that comes, and for each request that is refused because of its sender.
 //!
 //! Records are collected and written together, so no command waits for its record. But no command is stored without a place for its record, so
-//! nothing is lost while AUDIT accepts none: commands are then refused. Beyond a few refusals a second, refusals are only counted, so that
-//! nobody can fill AUDIT with them. `writer` appends to the chain. Deliberately absent: bodies, keys, tokens, and parameters of addresses.
+//! nothing is lost while AUDIT accepts none: commands are then refused. Equal refusals are gathered in `refusals`, so that nobody can fill AUDIT
+//! with them. `writer` appends to the chain. Deliberately absent: bodies, keys, tokens, and parameters of addresses.
 
+mod refusals;
 mod writer;
 
 use std::{
-    borrow::Cow,
-    collections::HashMap,
-    mem,
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -24,7 +22,7 @@ use millstream_contract::{
     audit::{AuditDecision, AuditRecord},
     error_text::bounded,
 };
-use millstream_jetstream::{id_source::IdSource, nats_broker::NatsBroker};
+use millstream_jetstream::{broker::Broker, id_source::IdSource};
 use millstream_runtime::health::Condition;
 use tokio::{
     sync::{mpsc, mpsc::error::TrySendError},
@@ -32,16 +30,14 @@ use tokio::{
 };
 use ulid::Ulid;
 
-use self::writer::Writer;
+use self::{
+    refusals::{Kind, Refusals},
+    writer::Writer,
+};
 use crate::{key_ring::Principal, problem::Problem};
 
 /// How many records may wait to be written. Each takes some hundred bytes.
 const WAITING_MAX: usize = 16 * 1024;
-/// How many refusals of one kind get a record of their own in a second. Each known sender has this many, and all unknown ones together have as
-/// many.
-const SINGLE_MAX: u64 = 10;
-/// How long further refusals are counted before their number is written.
-const WINDOW: Duration = Duration::from_secs(1);
 /// The longest text from a client in a record.
 const TEXT_MAX: usize = 300;
 
@@ -67,49 +63,22 @@ struct Open {
     counted: Arc<Counted>,
 }
 
-/// The sender and the request of refusals.
-type Kind = (Option<Arc<str>>, Cow<'static, str>);
-
-/// Refusals that are counted.
+/// What has no record yet.
 #[derive(Debug, Default)]
 struct Counted {
-    kinds: Mutex<HashMap<Kind, Many>>,
+    refusals: Refusals,
     /// Records for which there was no place.
     lost: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct Many {
-    /// The number in this window.
-    count: u64,
-    /// The first one that has no record of its own.
-    first: Option<AuditRecord>,
-}
-
 impl Counted {
-    /// Whether a refusal of this kind gets a record of its own.
-    fn is_single(&self, kind: Kind, record: &AuditRecord) -> bool {
-        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        let many = kinds.entry(kind).or_default();
-        many.count += 1;
-        if many.count > SINGLE_MAX && many.first.is_none() {
-            many.first = Some(record.clone());
-        }
-        many.count <= SINGLE_MAX
-    }
-
-    /// Ends the window: writes a record for each kind that had more refusals.
-    fn ended(&self) -> Vec<AuditRecord> {
-        let kinds = mem::take(&mut *self.kinds.lock().unwrap_or_else(PoisonError::into_inner));
-        let more = kinds.into_values().filter_map(|Many { count, first }| {
-            first.map(|first| AuditRecord { count: Some(count - SINGLE_MAX), ..first })
-        });
+    /// The record of records that are lost, if some are.
+    fn lost(&self) -> Option<AuditRecord> {
         let lost = self.lost.swap(0, Ordering::Relaxed);
-        let lost = (lost > 0).then(|| AuditRecord {
+        (lost > 0).then(|| AuditRecord {
             count: Some(lost),
             ..AuditRecord::new(Timestamp::now(), AuditDecision::Lost)
-        });
-        more.chain(lost).collect()
+        })
     }
 }
 
@@ -132,7 +101,7 @@ impl Audit {
     /// Begins to write, if the log is configured.
     pub(crate) fn start(
         audited: Audited,
-        broker: NatsBroker,
+        broker: impl Broker,
         ids: &IdSource,
         condition: Condition,
     ) -> (Self, AuditEnd) {
@@ -178,8 +147,8 @@ impl Audit {
         open.note(record);
     }
 
-    /// Records that a request was refused, if the reason was its sender.
-    pub(crate) fn refused(&self, who: &Asker, what: &str, (status, code): (StatusCode, &str)) {
+    /// Records that a request was refused, if the reason was its sender. `route` is the kind of what was asked, of which there are few.
+    pub(crate) fn refused(&self, who: &Asker, route: &str, what: &str, (status, code): (StatusCode, &str)) {
         let Some(open) = &self.0 else { return };
         let for_who = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
         if !for_who.contains(&status) {
@@ -190,8 +159,9 @@ impl Audit {
         record.address = who.address.map(|address| address.to_string());
         record.what = Some(shortened(what));
         record.code = Some(code.to_owned());
-        if open.counted.is_single((who.name.clone(), Cow::Owned(code.to_owned())), &record) {
-            open.note(record);
+        let kind = Kind::new(who.name.clone(), code, route, who.address);
+        if let Some(first) = open.counted.refusals.add(kind, record) {
+            open.note(first);
         }
     }
 }
@@ -267,28 +237,61 @@ fn shortened(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::Ipv4Addr;
 
-    #[test]
-    fn a_flood_of_refusals_is_some_records_and_a_number() {
-        let counted = Counted::default();
-        let record = AuditRecord::new(Timestamp::UNIX_EPOCH, AuditDecision::Denied);
-        let kind = |who: &str, code: &'static str| (Some(Arc::from(who)), Cow::Borrowed(code));
-        let single = |kind: fn() -> Kind, times: usize| {
-            (0..times).filter(|_| counted.is_single(kind(), &record)).count()
+    use millstream_contract::{
+        audit::{AuditCheck, records},
+        stream_names::AUDIT,
+    };
+    use millstream_jetstream::testing::{
+        fault_plan::FaultPlan,
+        memory_broker::{MemoryBroker, MemoryStreamConfig},
+    };
+    use millstream_runtime::health::Readiness;
+
+    use super::{refusals::WINDOW, *};
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    /// What stands in the log: decisions, and of refusals how many there are. That it is whole is checked.
+    fn written(broker: &MemoryBroker) -> Vec<(AuditDecision, Option<u64>)> {
+        let messages = broker.dump(AUDIT);
+        let mut check = AuditCheck::new(1, Vec::new());
+        messages.iter().for_each(|message| check.take(message));
+        let findings = check.end(messages.len() as u64);
+        assert!(findings.faults.is_empty(), "{findings:?}");
+        let all = messages.iter().flat_map(|message| records(message).unwrap());
+        all.map(|(record, _)| (record.decision, record.count)).collect()
+    }
+
+    /// At ten a second with a record each, a single client filled AUDIT within days; then everybody's commands were refused.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_refused_again_and_again_adds_a_record_every_ten_minutes() {
+        let broker = MemoryBroker::new(1, FaultPlan::none());
+        broker.make_stream(MemoryStreamConfig::new(AUDIT, &["audit.*"]));
+        let condition = Readiness::new().condition("audit");
+        let ids = IdSource::new("audit".to_owned());
+        let (audit, end) = Audit::start(Audited::Denials, broker.clone(), &ids, condition);
+        let who = Asker { name: None, address: Some(Ipv4Addr::LOCALHOST.into()) };
+        let refuse = |times: usize| {
+            for number in 0..times {
+                let what = format!("POST /v1/commands/{number}");
+                audit.refused(&who, "/v1/commands/{id}", &what, (StatusCode::UNAUTHORIZED, "key-unknown"));
+            }
         };
-        assert_eq!(single(|| (None, Cow::Borrowed("key-unknown")), 1000), 10);
-        assert_eq!(single(|| (None, Cow::Borrowed("key-missing")), 10), 10);
-        assert!(
-            counted.is_single(kind("till", "key-unknown"), &record),
-            "another's flood takes nothing of till's"
-        );
-        counted.lost.store(3, Ordering::Relaxed);
-        let mut counts: Vec<_> =
-            counted.ended().into_iter().map(|each| (each.decision, each.count)).collect();
-        counts.sort_by_key(|(_, count)| *count);
-        assert_eq!(counts, [(AuditDecision::Lost, Some(3)), (AuditDecision::Denied, Some(990))]);
-        assert!(counted.ended().is_empty());
-        assert!(counted.is_single((None, Cow::Borrowed("key-unknown")), &record), "another second");
+        let mut expected = vec![(AuditDecision::Began, None), (AuditDecision::Denied, None)];
+        refuse(1000);
+        tokio::time::sleep(SOON).await;
+        assert_eq!(written(&broker), expected, "the first is written at once");
+        for more in [999, 1000] {
+            tokio::time::sleep(WINDOW).await;
+            expected.push((AuditDecision::Denied, Some(more)));
+            assert_eq!(written(&broker), expected);
+            refuse(1000);
+        }
+        drop(audit);
+        end.reached(SOON).await;
+        expected.extend([(AuditDecision::Denied, Some(1000)), (AuditDecision::Ended, None)]);
+        assert_eq!(written(&broker), expected, "what was gathered is written at the end");
     }
 }

@@ -31,6 +31,8 @@ use crate::{
 
 /// How many lines with a key are looked up at a time to find out whether they were answered before.
 const LOOKS_MAX: usize = 32;
+/// What is refused in a line is of one kind in the audit log.
+const LINE: &str = "line";
 
 /// A command in the form of a line.
 #[derive(Debug, Deserialize)]
@@ -125,7 +127,7 @@ impl Commands {
         let Line { context, aggregate, id, command, body, idempotency_key, expected_version } = read(line)?;
         let address = command_request::address(&[context, aggregate, id, command])?;
         principal.check_may_send(&address).inspect_err(|problem| {
-            self.audit.refused(&principal.asker(), &address.subject(), problem.kind());
+            self.audit.refused(&principal.asker(), LINE, &address.subject(), problem.kind());
         })?;
         if let Some(key) = &idempotency_key {
             command_request::check_idempotency_key(key)?;

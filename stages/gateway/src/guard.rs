@@ -192,7 +192,7 @@ fn finished(
     (asker, what): (&Asker, &str),
 ) -> Response {
     if let Some(Code(code)) = response.extensions().get() {
-        guard.audit.refused(asker, what, (response.status(), &**code));
+        guard.audit.refused(asker, route.unwrap_or(NO_ROUTE), what, (response.status(), &**code));
     }
     let mut response = with_headers(response);
     if guard.with_tls {

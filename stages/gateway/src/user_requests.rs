@@ -148,12 +148,14 @@ impl UserRequests {
         let (commands, guard) = (Arc::clone(&self.commands), Arc::clone(&self.guard));
         let who = Asker { name: Some(Arc::from(user)), address: None };
         let answer = move |asked: Asked| {
+            // Any other part of the subject may be of any number.
+            let kind = if asked.subject.split('.').nth(2) == Some("query") { "query" } else { "submit" };
             let (commands, guard, who) = (Arc::clone(&commands), Arc::clone(&guard), who.clone());
             async move {
                 let what = asked.subject.clone();
                 let answer = commands.answer_user(&guard, asked).await;
                 answer.map_err(|problem| {
-                    commands.audit.refused(&who, &what, problem.kind());
+                    commands.audit.refused(&who, kind, &what, problem.kind());
                     problem.service_error()
                 })
             }

@@ -71,7 +71,7 @@ impl ListArguments {
         let ListArguments { who, denied, since, .. } = self;
         who.as_ref().is_none_or(|who| record.who.as_ref() == Some(who))
             && (!denied || record.decision == AuditDecision::Denied)
-            && since.is_none_or(|since| record.time >= since)
+            && since.is_none_or(|since| record.until() >= since)
     }
 }
 
@@ -106,7 +106,8 @@ fn sentence(record: &AuditRecord) -> String {
     parts.extend(known.into_iter().flatten().cloned());
     parts.extend(record.position.map(|position| format!("COMMANDS:{position}")));
     parts.extend(record.address.as_ref().map(|address| format!("from {address}")));
-    parts.extend(record.count.map(|count| format!("({count} times)")));
+    let until = record.last.map(|last| format!(" until {last}")).unwrap_or_default();
+    parts.extend(record.count.map(|count| format!("({count} times{until})")));
     parts.join("  ")
 }
 

@@ -1,6 +1,6 @@
 //! Appends records to the chain of this run. Everything that waits becomes one message once the previous message is stored.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use millstream_contract::{
@@ -16,13 +16,15 @@ use millstream_jetstream::{
 use millstream_runtime::health::Condition;
 use tokio::{
     sync::mpsc,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 
-use super::{Counted, WINDOW};
+use super::{Counted, refusals::WINDOW};
 
 /// The most records in a message. With the longest texts, they take a tenth of what a server accepts by default.
 const TOGETHER_MAX: usize = 128;
+/// How often it is written that records are lost.
+const LOST_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer<B> {
     broker: B,
@@ -53,17 +55,22 @@ impl<B: Broker> Writer<B> {
 
     /// Writes until nobody can record anything any more.
     pub(super) async fn write(mut self, mut records: mpsc::Receiver<AuditRecord>, counted: Arc<Counted>) {
-        let mut windows = interval(WINDOW);
-        windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut windows, mut looks) =
+            (interval_at(Instant::now() + WINDOW, WINDOW), interval(LOST_INTERVAL));
+        for ticks in [&mut windows, &mut looks] {
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
         let mut batch = vec![AuditRecord::new(Timestamp::now(), AuditDecision::Began)];
         let mut goes_on = true;
         while goes_on {
             tokio::select! {
                 count = records.recv_many(&mut batch, TOGETHER_MAX) => goes_on = count > 0,
-                _ = windows.tick() => batch.extend(counted.ended()),
+                _ = looks.tick() => batch.extend(counted.lost()),
+                _ = windows.tick() => batch.extend(counted.refusals.ended()),
             }
             if !goes_on {
-                batch.extend(counted.ended());
+                batch.extend(counted.refusals.ended());
+                batch.extend(counted.lost());
                 batch.push(AuditRecord::new(Timestamp::now(), AuditDecision::Ended));
             }
             // A window may have ended with many kinds of refusals.

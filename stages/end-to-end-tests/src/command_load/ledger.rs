@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use millstream_contract::{
     command::explicit_id,
-    outcome::{CommandOutcome, Outcome, OutcomeRecord},
+    outcome::{CommandOutcome, Outcome, OutcomeRecord, OutcomeReply},
     subject::published_subject,
 };
 use millstream_proof::verification::Dump;
@@ -22,6 +22,23 @@ pub struct Acknowledged {
     pub content: Option<(String, Bytes)>,
     /// The answer of `submit`, if it went that way.
     pub outcome: Option<Outcome>,
+}
+
+impl Acknowledged {
+    /// What a sender knows that repeats an append without a clear answer: where the last append of the command `id` is, and what it was told of
+    /// it. The command is stored twice where the first append was carried out and only its acknowledgement lost. Both are decided and answered,
+    /// each for itself: one as the command, the other as its duplicate. The answer that comes first may be that of the append of which
+    /// the sender knows nothing, so it is compared with the outcome of the position that it names.
+    #[must_use]
+    pub fn repeatedly(id: &str, position: u64, told: Option<OutcomeReply>) -> Vec<Self> {
+        let at = |position, outcome| Self { position, id: Some(id.to_owned()), content: None, outcome };
+        match told {
+            Some(OutcomeReply { command_position, outcome, .. }) if command_position != position => {
+                vec![at(position, None), at(command_position, Some(outcome))]
+            }
+            told => vec![at(position, told.map(|reply| reply.outcome))],
+        }
+    }
 }
 
 /// All acknowledged commands.
@@ -135,6 +152,55 @@ mod tests {
             events: vec![],
             outcomes: vec![stored("out.0of1", 1, Headers::new(), record.encode().into())],
         }
+    }
+
+    /// The command `a`, stored at 1 without an acknowledgement, and again at 2.
+    fn stored_twice() -> Dump {
+        let mut dump = dump(&[1]);
+        let headers = Headers::from_iter([(header::COMMAND_ID, "a")]);
+        dump.commands.push(stored("cmdq.3.retail.stock.a:1.receive", 2, headers, "{}".into()));
+        let mut record =
+            OutcomeRecord::from_stored(dump.outcomes.last().expect("there is one")).expect("it is one");
+        (record.after, record.through) = (1, 2);
+        for line in &mut record.outcomes {
+            (line.position, line.outcome) = (2, duplicate());
+        }
+        dump.outcomes.push(stored("out.0of1", 2, Headers::new(), record.encode().into()));
+        dump
+    }
+
+    fn duplicate() -> Outcome {
+        Outcome::Duplicate { of: 1, first: Box::new(accepted(1)), other_content: false }
+    }
+
+    fn told(command_position: u64, outcome: Outcome) -> Option<OutcomeReply> {
+        Some(OutcomeReply { command_id: "a".into(), command_position, outcome, query_position: None })
+    }
+
+    /// A sender on a busy machine got no acknowledgement in time and sent its command again. The answer to the first was taken for one to the second.
+    #[test]
+    fn an_append_that_was_repeated_is_no_difference_whichever_of_the_two_was_answered() {
+        let dump = stored_twice();
+        let found = |position, told| {
+            Ledger { acknowledged: Acknowledged::repeatedly("a", position, told) }.differences(&dump)
+        };
+        // The second append may be acknowledged, or the first, late.
+        for position in [1, 2] {
+            for answer in [None, told(1, accepted(1)), told(2, duplicate())] {
+                assert_eq!(found(position, answer.clone()), Vec::<String>::new(), "{position}: {answer:?}");
+            }
+        }
+        for (answer, words) in [
+            (told(1, duplicate()), "1 was answered"),
+            (told(1, accepted(2)), "1 was answered"),
+            (told(2, accepted(1)), "2 was answered"),
+            (told(3, accepted(1)), "3 (Some(\"a\")) was acknowledged and is lost"),
+        ] {
+            let found = found(2, answer);
+            assert!(found.len() == 1 && found[0].contains(words), "{words}: {found:?}");
+        }
+        let other = Ledger { acknowledged: Acknowledged::repeatedly("b", 2, told(1, accepted(1))) };
+        assert_eq!(other.differences(&dump).len(), 2, "both are another command's");
     }
 
     fn differences(position: u64, id: &str, body: &'static str, version: u64, dump: &Dump) -> Vec<String> {

@@ -81,14 +81,12 @@ pub(super) async fn send(url: &str, settings: &SoakSettings, until: Instant) -> 
     let answered: Vec<(Instant, Instant)> =
         due_at.iter().enumerate().filter_map(|(number, due)| Some((*due, told.get(&number)?.0))).collect();
     let untold = (due_at.len() - answered.len()) as u64;
-    let acknowledged = |(number, position)| Acknowledged {
-        position,
-        id: Some(id_of(number)),
-        content: None,
-        outcome: told.remove(&number).map(|(_, reply)| reply.outcome),
+    let acknowledged = |(number, position)| {
+        let told = told.remove(&number).map(|(_, reply)| reply);
+        Acknowledged::repeatedly(&id_of(number), position, told)
     };
     Sent {
-        acknowledged: positions.into_iter().map(acknowledged).collect(),
+        acknowledged: positions.into_iter().flat_map(acknowledged).collect(),
         answers: Answers { answered, untold },
     }
 }

@@ -39,6 +39,8 @@ pub mod problem {
     pub const UNAVAILABLE: &str = "queries-unavailable";
     /// The position is not reached.
     pub const NOT_REACHED: &str = "position-not-reached";
+    /// The position is of another generation of the stream than the tables, so it is never reached.
+    pub const OF_ANOTHER_GENERATION: &str = "position-of-another-generation";
     /// The position, a header or the body is malformed.
     pub const MALFORMED: &str = "query-malformed";
 }

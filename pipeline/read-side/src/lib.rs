@@ -7,6 +7,7 @@
 //! Deliberately absent: decisions, and what a row means.
 
 pub mod change_teller;
+pub mod client_shares;
 pub mod projection_runner;
 pub mod query_service;
 pub mod read_side;

@@ -51,10 +51,13 @@ pub use self::{
 use self::{
     replicas::ServedView,
     view_query::{Answer, Asked, Reads, ViewQuery},
-    waiting_queries::{Place, Waits, client_of},
+    waiting_queries::Place,
 };
 
-use crate::projection_runner::{View, ViewDirectory};
+use crate::{
+    client_shares::{ClientShares, client_of},
+    projection_runner::{View, ViewDirectory},
+};
 
 /// The `Millstream-…` headers that a query may have.
 const HEADERS: [&str; 2] = [header::POSITION, header::WAIT_MS];
@@ -109,8 +112,8 @@ impl QueryServiceConfig {
         }
     }
 
-    fn waits(&self) -> Arc<Waits> {
-        Arc::new(Waits::new(self.waiting_max, self.waiting_client_max))
+    fn waits(&self) -> Arc<ClientShares> {
+        Arc::new(ClientShares::new(self.waiting_max, self.waiting_client_max))
     }
 }
 
@@ -138,7 +141,7 @@ struct EndpointContext {
     broker: NatsBroker,
     in_flight: Arc<Semaphore>,
     in_flight_max: usize,
-    waits: Arc<Waits>,
+    waits: Arc<ClientShares>,
     metrics: QueryMetrics,
     requests: TaskTracker,
 }

@@ -361,6 +361,9 @@ fn refusal(error: AskError) -> Problem {
             Problem::new(StatusCode::GATEWAY_TIMEOUT, "query-too-long", text).retry_after(SOON)
         }
         problem::NOT_REACHED => not_reached(text),
+        problem::OF_ANOTHER_GENERATION => {
+            Problem::new(StatusCode::CONFLICT, "position-of-another-generation", text)
+        }
         problem::BUSY => Problem::unavailable("busy", text),
         problem::UNAVAILABLE => Problem::unavailable("queries-unavailable", text),
         problem::MALFORMED => Problem::malformed("query-malformed", text),
@@ -417,6 +420,7 @@ mod tests {
             (problem::BUSY, 503, "busy"),
             (problem::UNAVAILABLE, 503, "queries-unavailable"),
             (problem::NOT_REACHED, 504, "position-not-reached"),
+            (problem::OF_ANOTHER_GENERATION, 409, "position-of-another-generation"),
             ("of another release", 500, "view-failed"),
         ] {
             assert!(refused("1", &[(header::PROBLEM, code)]).is(status, told), "{code}");

@@ -16,9 +16,12 @@ use super::{
     answer::{put_row, put_text, put_too_large},
     cursor,
     request::{GetBody, ListBody, Listing, Operation, parse, parse_position, parse_wait},
-    waiting_queries::{Place, Wait},
+    waiting_queries::Place,
 };
-use crate::projection_runner::{ProjectionStatus, View};
+use crate::{
+    client_shares::Share,
+    projection_runner::{ProjectionStatus, View},
+};
 
 /// The part of a message's size that stays free for headers and for the JSON around the rows.
 const FRAME_BYTES: usize = 2_048;
@@ -127,7 +130,7 @@ impl ViewQuery {
         asked: Option<&StreamPosition>,
         wait: Duration,
         place: &mut Place,
-    ) -> Result<Option<Wait>, QueryError> {
+    ) -> Result<Option<Share>, QueryError> {
         let mut status = self.view.status.clone();
         let ready = self.check(&status.borrow(), asked)?;
         if ready {

@@ -5,6 +5,7 @@
 //! removed one no longer is, and a query that stays misses no request.
 
 mod descriptions;
+mod running_places;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -32,18 +33,18 @@ use millstream_jetstream::{
         sifted_service::SiftedService,
     },
 };
-use millstream_read_side::projection_runner::{Hurry, ProjectionStatus, any_changed};
-use serde_json::{Value as Json, json};
-use tokio::{
-    sync::{Semaphore, watch},
-    time::Instant,
+use millstream_read_side::{
+    client_shares::{ClientShares, NoPlace, client_of},
+    projection_runner::{Hurry, ProjectionStatus, any_changed},
 };
+use serde_json::{Value as Json, json};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
 
-use self::descriptions::tell_of_queries;
+use self::{descriptions::tell_of_queries, running_places::RunningPlaces};
 use super::{
     answer_cache::{AnswerCache, Shown, has_reached},
     library::{Library, Query},
@@ -61,6 +62,8 @@ const WAIT_DEFAULT: Duration = Duration::from_secs(2);
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How many requests may wait for their positions at once. Further ones are refused.
 const WAITING_MAX: usize = 1_024;
+/// How many of them may be one client's, as of views.
+const WAITING_CLIENT_MAX: usize = 128;
 /// How many bytes of an answer are reserved for what surrounds its rows.
 const AROUND_BYTES: usize = 4 * 1024;
 /// The largest body of a request.
@@ -87,8 +90,8 @@ struct Shared {
     settings: QuerySettings,
     /// The contexts that may have queries.
     contexts: Vec<String>,
-    running: Semaphore,
-    waiting: Semaphore,
+    running: RunningPlaces,
+    waiting: Arc<ClientShares>,
     queries: Mutex<Queries>,
     kept: Mutex<AnswerCache>,
     statuses: Vec<watch::Receiver<ProjectionStatus>>,
@@ -139,8 +142,8 @@ impl SqlQueries {
         let shared = Arc::new(Shared {
             broker: broker.clone(),
             reader,
-            running: Semaphore::new(settings.at_once),
-            waiting: Semaphore::new(WAITING_MAX),
+            running: RunningPlaces::new(settings.at_once),
+            waiting: Arc::new(ClientShares::new(WAITING_MAX, WAITING_CLIENT_MAX)),
             settings,
             contexts: library.contexts().to_vec(),
             queries: Mutex::new(library.queries()),
@@ -366,7 +369,7 @@ impl Shared {
         if let Some(kept) = self.answers().get(&key, position.as_ref(), Instant::now()) {
             return Ok(kept);
         }
-        let shown = self.ask(&query, arguments).await?;
+        let shown = self.ask(client(message), &query, arguments).await?;
         if let Some(position) = position.filter(|position| !has_reached(shown.1.as_ref(), position)) {
             let status = format!("the tables do not show {position} any more; they are filled anew");
             return Err(Refusal::new(504, problem::NOT_REACHED, status));
@@ -389,11 +392,15 @@ impl Shared {
         let Some(text) = headers.find(header::POSITION) else { return Ok(None) };
         let position: StreamPosition = text.parse().map_err(|error| Refusal::malformed(one_line(&error)))?;
         let wait = wait_of(headers.find(header::WAIT_MS)).map_err(Refusal::malformed)?;
-        let full = || {
-            let status = format!("{WAITING_MAX} requests wait for positions already; try again");
-            Refusal::new(429, problem::BUSY, status)
+        let full = |NoPlace { max, of_client }| {
+            let of = if of_client { " of this connection, or of its account," } else { "" };
+            Refusal::new(
+                429,
+                problem::BUSY,
+                format!("{max} requests{of} wait for positions already; try again"),
+            )
         };
-        let _waiting = self.waiting.try_acquire().map_err(|_| full())?;
+        let _waiting = self.waiting.take(client(message)).map_err(full)?;
         // A request whose position is reached is answered even at the end.
         tokio::select! {
             biased;
@@ -403,12 +410,14 @@ impl Shared {
     }
 
     /// Asks the database.
-    async fn ask(&self, query: &Arc<Query>, arguments: Vec<Argument>) -> Result<Shown, Refusal> {
-        let busy = || {
-            let status = format!("{} queries run already; try again", self.settings.at_once);
-            Refusal::new(429, problem::BUSY, status)
-        };
-        let _running = self.running.try_acquire().map_err(|_| busy())?;
+    async fn ask(
+        &self,
+        client: &str,
+        query: &Arc<Query>,
+        arguments: Vec<Argument>,
+    ) -> Result<Shown, Refusal> {
+        let busy = |status: String| Refusal::new(429, problem::BUSY, status);
+        let _running = self.running.take(client).await.map_err(busy)?;
         let limits = Limits {
             time: self.settings.time,
             rows: query.header.rows,
@@ -436,25 +445,18 @@ impl Shared {
         }
         let mut statuses: Vec<_> =
             self.statuses.iter().filter(|status| status.borrow().stream == EVENTS).cloned().collect();
-        let behind = |statuses: &mut Vec<watch::Receiver<ProjectionStatus>>| {
-            statuses.iter_mut().find_map(|status| {
-                let status = status.borrow_and_update();
-                let is_there =
-                    *status.generation == *position.generation && status.sequence >= position.sequence;
-                (!is_there).then(|| status.position())
-            })
-        };
         let reached = async {
             let mut hurry = None;
-            while behind(&mut statuses).is_some() {
+            while behind(&mut statuses, position)?.is_some() {
                 hurry.get_or_insert_with(|| self.hurry.begin());
                 any_changed(statuses.iter_mut()).await;
             }
+            Ok(())
         };
-        if tokio::time::timeout(wait, reached).await.is_ok() {
-            return Ok(());
+        if let Ok(reached) = tokio::time::timeout(wait, reached).await {
+            return reached;
         }
-        match behind(&mut statuses) {
+        match behind(&mut statuses, position)? {
             None => Ok(()),
             Some(at) => {
                 let wait = wait.as_millis();
@@ -464,6 +466,37 @@ impl Shared {
             }
         }
     }
+}
+
+/// Where the first tables are that do not show a position yet, if there are such.
+///
+/// # Errors
+/// If tables follow another generation of the stream: they never show that position.
+fn behind(
+    statuses: &mut [watch::Receiver<ProjectionStatus>],
+    position: &StreamPosition,
+) -> Result<Option<StreamPosition>, Refusal> {
+    let mut first = None;
+    for status in statuses {
+        let status = status.borrow_and_update();
+        let is_known = !status.generation.is_empty();
+        if is_known && *status.generation != *position.generation {
+            let at = status.position();
+            let text = format!(
+                "{position} is of another generation than the tables, which are at {at}: the stream was made anew"
+            );
+            return Err(Refusal::new(409, problem::OF_ANOTHER_GENERATION, text));
+        }
+        if !is_known || status.sequence < position.sequence {
+            first.get_or_insert_with(|| status.position());
+        }
+    }
+    Ok(first)
+}
+
+/// Who asks, as far as a reply subject shows.
+fn client(message: &Message) -> &str {
+    client_of(message.reply.as_deref().unwrap_or_default())
 }
 
 fn given(body: &[u8]) -> Result<BTreeMap<String, Json>, String> {

@@ -206,7 +206,7 @@ async fn positions_are_waited_for(running: &Running) {
     };
     assert_eq!(behind("EVENTS:g:7", "0").await.code, 200);
     assert_eq!(behind("EVENTS:g:8", "10").await.problem(), (504, "position-not-reached"));
-    assert_eq!(behind("EVENTS:h:1", "10").await.problem(), (504, "position-not-reached"));
+    assert_eq!(behind("EVENTS:h:1", "30000").await.problem(), (409, "position-of-another-generation"));
     assert_eq!(behind("OUTCOMES:g:1", "10").await.problem(), (400, "query-malformed"));
     assert_eq!(behind("7", "10").await.problem(), (400, "query-malformed"));
     running.status.send_replace(at(6));

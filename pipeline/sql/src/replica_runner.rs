@@ -222,8 +222,13 @@ fn query_settings(keys: &mut SectionKeys<'_>) -> QuerySettings {
     );
     let time = keys.positive_duration("query_time", QUERY_TIME, "how long a configured query may run");
     let at_once = NonZeroUsize::new(QUERIES_AT_ONCE).expect("the default is not 0");
-    let at_once =
-        keys.count("queries_max", at_once, "configured queries that run at once; more are refused").get();
+    let at_once = keys
+        .count(
+            "queries_max",
+            at_once,
+            "configured queries that run at once; more wait for a second, and are then refused",
+        )
+        .get();
     QuerySettings { folder, time, at_once }
 }
 

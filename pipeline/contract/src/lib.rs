@@ -30,5 +30,6 @@ pub mod subject;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod token_issuer;
+pub mod unique_fields;
 pub mod version_conflict;
 pub mod view_change;

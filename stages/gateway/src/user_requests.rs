@@ -21,12 +21,13 @@ use millstream_contract::{
     stored_message::Headers,
     stream_names::COMMANDS,
     subject::{COMMAND_PREFIX, CommandAddress, USER_PREFIX, USER_SERVICE},
+    unique_fields::UniqueFields,
 };
 use millstream_jetstream::nats_broker::{
     answering_service::{Answering, AnsweringError, Asked},
     service::About,
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -266,8 +267,10 @@ fn not_decided(stored: &Stored, is_stopping: bool) -> Problem {
 
 fn question(body: &[u8]) -> Result<Value, Problem> {
     let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
-    let question = serde_json::from_slice::<Map<String, Value>>(body);
-    question.map(Value::Object).map_err(|error| Problem::malformed("query-malformed", error.to_string()))
+    let question = serde_json::from_slice::<UniqueFields>(body);
+    question
+        .map(|fields| Value::Object(fields.0))
+        .map_err(|error| Problem::malformed("query-malformed", error.to_string()))
 }
 
 fn malformed(detail: &str) -> Problem {

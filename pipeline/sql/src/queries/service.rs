@@ -24,6 +24,7 @@ use millstream_contract::{
     header_check::check_headers,
     position::StreamPosition,
     stream_names::EVENTS,
+    unique_fields::UniqueFields,
 };
 use millstream_jetstream::{
     broker::Broker as _,
@@ -505,7 +506,8 @@ fn given(body: &[u8]) -> Result<BTreeMap<String, Json>, String> {
     }
     match body.trim_ascii() {
         [] => Ok(BTreeMap::new()),
-        body => serde_json::from_slice(body)
+        body => serde_json::from_slice::<UniqueFields>(body)
+            .map(|fields| fields.0.into_iter().collect())
             .map_err(|error| format!("body: {error}; it is a record of arguments")),
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! A file of keys holds only hashes. Deliberately absent: files, clocks, and the source of a new key's random bits.
 
+mod pattern;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -10,11 +12,15 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub(crate) use self::pattern::matches;
+pub use self::pattern::{
+    CommandPattern, HistoryPattern, LetterAction, LetterPattern, PatternError, QueryPattern,
+};
+
 use super::{
     configured_query::{
         ArgumentsRefused, ConfiguredQueryPattern, QueryDescription, granted_arguments, granted_values,
     },
-    set_aside,
     subject::{CommandAddress, StreamId, SubjectError, check_name},
     token_issuer::{TokenIssuer, TokenIssuerError},
 };
@@ -78,176 +84,6 @@ impl<'de> Deserialize<'de> for KeyHash {
     }
 }
 
-/// The commands that a key grants: `<context>.<aggregate>.<id>.<command>`, where `*` stands for any characters of its part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct CommandPattern([String; 4]);
-
-impl CommandPattern {
-    /// Whether it grants this command. No pattern grants the commands that Millstream itself records.
-    pub fn grants(&self, address: &CommandAddress) -> bool {
-        let [_, _, id, _] = &self.0;
-        let stream = &address.stream_id;
-        stream.context() != set_aside::CONTEXT
-            && self.fits([stream.context(), stream.aggregate(), &address.command])
-            && matches(id, stream.id())
-    }
-
-    /// Whether it grants a command, named by context, aggregate and command name, for at least one aggregate id.
-    pub fn fits(&self, command: [&str; 3]) -> bool {
-        let [context, aggregate, _, name] = &self.0;
-        [context, aggregate, name].into_iter().zip(command).all(|(pattern, part)| matches(pattern, part))
-    }
-
-    /// Its parts: of context, aggregate, id and command.
-    pub fn parts(&self) -> [&str; 4] {
-        self.0.each_ref().map(String::as_str)
-    }
-}
-
-impl TryFrom<String> for CommandPattern {
-    type Error = PatternError;
-
-    fn try_from(text: String) -> Result<Self, PatternError> {
-        let error = || PatternError::Command { text: text.clone() };
-        let parts: Vec<String> = text.split('.').map(str::to_owned).collect();
-        let parts: [String; 4] = parts.try_into().map_err(|_| error())?;
-        if parts.iter().all(|part| is_part(part)) { Ok(Self(parts)) } else { Err(error()) }
-    }
-}
-
-impl From<CommandPattern> for String {
-    fn from(pattern: CommandPattern) -> Self {
-        pattern.0.join(".")
-    }
-}
-
-/// The rows that a key grants: `<context>.<view>.<key>`, where `*` stands for any characters of its part. The key of a row may hold
-/// dots.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct QueryPattern([String; 3]);
-
-impl QueryPattern {
-    fn names(&self, context: &str, view: &str) -> bool {
-        let [own_context, own_view, _] = &self.0;
-        matches(own_context, context) && matches(own_view, view)
-    }
-
-    /// Whether it grants the row of a key.
-    pub fn grants(&self, context: &str, view: &str, key: &str) -> bool {
-        self.names(context, view) && matches(&self.0[2], key)
-    }
-
-    /// Whether it grants all rows whose keys begin with `prefix`, because it grants any key behind a part that `prefix` begins with.
-    pub fn grants_list(&self, context: &str, view: &str, prefix: &str) -> bool {
-        self.names(context, view) && self.beginning().is_some_and(|beginning| prefix.starts_with(beginning))
-    }
-
-    /// The prefix that the keys of a list must have to be granted.
-    fn beginning(&self) -> Option<&str> {
-        self.0[2].strip_suffix('*').filter(|beginning| !beginning.contains('*'))
-    }
-}
-
-impl TryFrom<String> for QueryPattern {
-    type Error = PatternError;
-
-    fn try_from(text: String) -> Result<Self, PatternError> {
-        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-*".contains(&byte);
-        let parts: Vec<String> = text.splitn(3, '.').map(str::to_owned).collect();
-        let parts: Option<[String; 3]> = parts.try_into().ok();
-        let good = |[context, view, key]: &[String; 3]| {
-            let named = |name: &String| !name.is_empty() && name.bytes().all(allowed);
-            named(context) && named(view) && !key.is_empty()
-        };
-        parts.filter(good).map(Self).ok_or(PatternError::Query { text })
-    }
-}
-
-impl From<QueryPattern> for String {
-    fn from(pattern: QueryPattern) -> Self {
-        pattern.0.join(".")
-    }
-}
-
-/// The histories that a key grants: `<context>.<aggregate>.<id>`, where `*` stands for any characters of its part.
-/// A history shows everything that has happened to an aggregate, and who asked for it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct HistoryPattern([String; 3]);
-
-impl HistoryPattern {
-    /// Whether it grants the history of an aggregate.
-    pub fn grants(&self, stream_id: &StreamId) -> bool {
-        let [context, aggregate, id] = &self.0;
-        matches(context, stream_id.context())
-            && matches(aggregate, stream_id.aggregate())
-            && matches(id, stream_id.id())
-    }
-}
-
-impl TryFrom<String> for HistoryPattern {
-    type Error = PatternError;
-
-    fn try_from(text: String) -> Result<Self, PatternError> {
-        let parts: Vec<String> = text.split('.').map(str::to_owned).collect();
-        let parts: Option<[String; 3]> = parts.try_into().ok();
-        parts
-            .filter(|parts| parts.iter().all(|part| is_part(part)))
-            .map(Self)
-            .ok_or(PatternError::History { text })
-    }
-}
-
-impl From<HistoryPattern> for String {
-    fn from(pattern: HistoryPattern) -> Self {
-        pattern.0.join(".")
-    }
-}
-
-/// Whether a part of a pattern is one of names and ids.
-fn is_part(part: &str) -> bool {
-    !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-:@*".contains(&byte))
-}
-
-/// A text that is no pattern.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PatternError {
-    /// Not of commands.
-    #[error(
-        "{text:?} is no pattern of commands; one is <context>.<aggregate>.<id>.<command>, where * stands for any characters of a part, such as retail.till.2506_*.record-sale"
-    )]
-    Command {
-        /// What was given.
-        text: String,
-    },
-    /// Not of histories.
-    #[error(
-        "{text:?} is no pattern of histories; one is <context>.<aggregate>.<id>, where * stands for any characters of a part, such as retail.till.2506_*"
-    )]
-    History {
-        /// What was given.
-        text: String,
-    },
-    /// Not of configured queries.
-    #[error(
-        "{text:?} is no pattern of configured queries; one is <context>.<query>, where * stands for any characters of a part, and perhaps ?<parameter>=<value>, such as retail.*?store=2506"
-    )]
-    ConfiguredQuery {
-        /// What was given.
-        text: String,
-    },
-    /// Not of rows.
-    #[error(
-        "{text:?} is no pattern of rows; one is <context>.<view>.<key>, where * stands for any characters of a part, such as retail.till.2506_*"
-    )]
-    Query {
-        /// What was given.
-        text: String,
-    },
-}
-
 /// What somebody may send and read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grants {
@@ -255,6 +91,7 @@ pub struct Grants {
     queries: Vec<QueryPattern>,
     histories: Vec<HistoryPattern>,
     sql: Vec<ConfiguredQueryPattern>,
+    letters: Vec<LetterPattern>,
 }
 
 impl Grants {
@@ -296,11 +133,23 @@ impl Grants {
         queries: impl IntoIterator<Item = QueryPattern>,
         histories: impl IntoIterator<Item = HistoryPattern>,
         sql: impl IntoIterator<Item = ConfiguredQueryPattern>,
+        letters: impl IntoIterator<Item = LetterPattern>,
     ) {
         self.commands.extend(commands);
         self.queries.extend(queries);
         self.histories.extend(histories);
         self.sql.extend(sql);
+        self.letters.extend(letters);
+    }
+
+    /// Whether an action is granted on dead letters to this aggregate, named by context, aggregate and id.
+    pub fn letter(&self, addressed: [&str; 3], action: LetterAction) -> bool {
+        self.letters.iter().any(|pattern| pattern.grants(addressed, action))
+    }
+
+    /// Whether an action is granted on some dead letters.
+    pub fn some_letter(&self, action: LetterAction) -> bool {
+        self.letters.iter().any(|pattern| pattern.grants_some(action))
     }
 
     /// Whether any configured query may be asked.
@@ -355,13 +204,16 @@ pub struct ApiKey {
     /// The configured queries that may be asked with it; none when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sql: Vec<ConfiguredQueryPattern>,
+    /// The dead letters that may be read, retried or dropped with it; none when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub letters: Vec<LetterPattern>,
 }
 
 impl ApiKey {
     /// What it grants.
     pub fn into_grants(self) -> Grants {
-        let Self { commands, queries, histories, sql, .. } = self;
-        Grants { commands, queries, histories, sql }
+        let Self { commands, queries, histories, sql, letters, .. } = self;
+        Grants { commands, queries, histories, sql, letters }
     }
 }
 
@@ -483,20 +335,6 @@ fn check_principal(kind: &'static str, name: &str) -> Result<(), ApiKeysError> {
     Ok(())
 }
 
-/// Whether `text` fits `pattern`, in which `*` stands for any characters.
-pub(crate) fn matches(pattern: &str, text: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
-    let Some(mut text) = text.strip_prefix(first) else { return false };
-    let mut pieces: Vec<&str> = rest.split('*').collect();
-    let last = pieces.pop().unwrap_or_default();
-    for piece in pieces {
-        // The first match is the best one, because it leaves the most text for the remaining pieces.
-        let Some((_, behind)) = text.split_once(piece) else { return false };
-        text = behind;
-    }
-    text.ends_with(last)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -578,6 +416,31 @@ mod tests {
     }
 
     #[test]
+    fn letters_are_granted_by_their_aggregates_and_by_what_is_done() {
+        use LetterAction::{Drop, Read, Retry};
+        let grants = |pattern: &str, addressed: [&str; 3]| {
+            let pattern = LetterPattern::try_from(pattern.to_owned()).unwrap();
+            [Read, Retry, Drop].map(|action| pattern.grants(addressed, action))
+        };
+        let till = ["retail", "till", "2506_2012-01-31"];
+        for (pattern, granted) in [
+            ("retail.till.2506_*.read", [true, false, false]),
+            ("retail.till.2506_*.retry", [false, true, false]),
+            ("retail.till.2506_*.*", [true, true, true]),
+            ("*.*.*.drop", [false, false, true]),
+            ("retail.till.2507_*.*", [false, false, false]),
+            ("orders.*.*.*", [false, false, false]),
+        ] {
+            assert_eq!(grants(pattern, till), granted, "{pattern}");
+        }
+        assert_eq!(grants("*.*.*.read", ["", "", ""]), [true, false, false], "of a letter to no aggregate");
+        assert_eq!(grants("retail.*.*.read", ["", "", ""]), [false, false, false]);
+        for text in ["", "retail.till.1", "retail.till.1.close", "retail..1.read", "retail.till.1.read.x"] {
+            assert!(LetterPattern::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn no_pattern_grants_what_millstream_records_itself() {
         assert!(!grants("*.*.*.*", "cmd.millstream.set-aside.17.set-aside"));
         assert!(!grants("millstream.set-aside.17.set-aside", "cmd.millstream.set-aside.17.set-aside"));
@@ -611,6 +474,7 @@ mod tests {
             queries: Vec::new(),
             histories: Vec::new(),
             sql: Vec::new(),
+            letters: Vec::new(),
         };
         let check = |keys: Vec<ApiKey>| ApiKeys { keys, ..ApiKeys::default() }.check();
         assert_eq!(check(vec![key("till-2506", "a"), key("till-2506", "b")]), Ok(()));

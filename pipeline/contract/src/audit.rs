@@ -32,6 +32,10 @@ pub enum AuditDecision {
     Unclear,
     /// The command was let in, but COMMANDS did not store it.
     NotStored,
+    /// A dead letter was put back, at `position`.
+    Retried,
+    /// A dead letter was removed.
+    Dropped,
     /// The request was refused, for `code`.
     Denied,
     /// Some records could not be kept; `count` says how many.
@@ -58,7 +62,7 @@ pub struct AuditRecord {
     /// From which address it came; none over NATS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// The subject of a command, or the method and path of any other request.
+    /// The subject of a command, the name and subject of a dead letter, or the method and path of any other request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub what: Option<String>,
     /// The command's id.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{
     header,
     stored_message::{Headers, StoredMessage},
-    subject,
+    subject::{self, COMMAND_PREFIX, EFFECT_PREFIX},
 };
 use crate::error_text::{bounded, cut};
 
@@ -28,6 +28,9 @@ const PART_BYTES_MIN: usize = 256;
 /// Prefix of the subjects of DEADLETTERS: `dlq.<stream>.<sequence>`, or `dlq.EVENTS.<sequence>-<effect>` for an effect of an event. Each
 /// letter has its own subject and expects it to be empty, so setting the same message aside twice stores one letter.
 pub const DEAD_LETTER_PREFIX: &str = "dlq";
+
+/// The code of a dead letter that lacks its body: earlier releases left out a body that did not fit.
+pub const EFFECT_WITHOUT_BODY: &str = "effect-too-large";
 
 /// A message that could not be handled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +75,19 @@ impl DeadLetter {
             None => format!("{stream}.{sequence}"),
             Some(effect) => format!("{stream}.{sequence}-{effect}"),
         }
+    }
+
+    /// The context, the aggregate, the id and the command that its subject names; `None` if it is not the subject of a command. None of them
+    /// is checked: a sender may have written anything.
+    pub fn addressed(&self) -> Option<[&str; 4]> {
+        let subject = self.subject.strip_prefix("due.").unwrap_or(&self.subject);
+        let (prefix, address) = subject.split_once('.')?;
+        if ![COMMAND_PREFIX, EFFECT_PREFIX].contains(&prefix) {
+            return None;
+        }
+        let mut names = address.split('.');
+        let parts = [names.next()?, names.next()?, names.next()?, names.next()?];
+        names.next().is_none().then_some(parts)
     }
 
     /// Its own subject in DEADLETTERS.

@@ -18,6 +18,7 @@ pub mod header;
 pub mod header_block;
 pub mod header_check;
 pub mod leases;
+pub mod letter_service;
 pub mod message_pack;
 pub mod moment;
 pub mod near_name;

@@ -47,6 +47,8 @@ pub const REPLY_PREFIXES: [&str; 3] = ["_INBOX.", "_R_.", "reply."];
 pub const FOREIGN_SUBJECT_BYTES_MAX: usize = 1024;
 /// Prefix of the schedules of commands for later.
 pub const TIMER_PREFIX: &str = "timer.cmd";
+/// Prefix of the subjects on which commands fall due, followed by the command's address.
+pub const DUE_PREFIX: &str = "due.cmd";
 
 /// Why a name or an id is not allowed by the contract.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -328,6 +330,17 @@ pub fn is_reply_subject(subject: &str) -> bool {
         && !subject.contains(|letter: char| letter.is_whitespace() || letter.is_control())
 }
 
+/// The subject for the command that falls due on `due`. The command handler judges names and ids. Only the shape must be one that COMMANDS
+/// accepts; otherwise there is no subject.
+pub fn due_command_subject(due: &str) -> Option<String> {
+    let address = due.strip_prefix(DUE_PREFIX)?.strip_prefix('.')?;
+    let tokens = address.split('.').filter(|token| !token.is_empty()).count();
+    // A client library refuses to publish on a subject with any kind of white space.
+    let has_shape = !address.contains(char::is_whitespace) && tokens == 4 && address.split('.').count() == 4;
+    let subject = format!("{EFFECT_PREFIX}.{address}");
+    (has_shape && subject.len() <= FOREIGN_SUBJECT_BYTES_MAX).then_some(subject)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -416,5 +429,24 @@ mod tests {
         ] {
             assert_eq!(Origin::of_stored_subject(subject), origin, "{subject}");
         }
+    }
+
+    #[test]
+    fn only_what_commands_takes_becomes_a_command() {
+        assert_eq!(
+            due_command_subject("due.cmd.retail.till.1.close").as_deref(),
+            Some("effect.retail.till.1.close")
+        );
+        for other in
+            ["due.cmd.retail.till.1", "due.cmd.a.b.c.d.e", "due.cmd.a..c.d", "due.other", "due.cmdx.a.b.c.d"]
+        {
+            assert_eq!(due_command_subject(other), None, "{other}");
+        }
+        // The subject that is published counts, with its prefix.
+        let longest = "x".repeat(FOREIGN_SUBJECT_BYTES_MAX - "effect.retail.stock..receive".len());
+        let published = due_command_subject(&format!("due.cmd.retail.stock.{longest}.receive")).unwrap();
+        assert_eq!(published.len(), FOREIGN_SUBJECT_BYTES_MAX);
+        let long = format!("due.cmd.retail.stock.{longest}x.receive");
+        assert_eq!(due_command_subject(&long), None, "the server would end the connection");
     }
 }

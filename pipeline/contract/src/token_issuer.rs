@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    api_key::{CommandPattern, Grants, HistoryPattern, KEY_NAME_LENGTH_MAX, PatternError, QueryPattern},
+    api_key::{
+        CommandPattern, Grants, HistoryPattern, KEY_NAME_LENGTH_MAX, LetterPattern, PatternError,
+        QueryPattern,
+    },
     configured_query::ConfiguredQueryPattern,
     subject::{SubjectError, check_name},
 };
@@ -77,6 +80,9 @@ pub struct ClaimGrant {
     /// The configured queries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sql: Vec<String>,
+    /// The dead letters, and what may be done with them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub letters: Vec<String>,
     /// The claims that a token must have, each with a value that it must hold (a list must contain it). If empty, the grant is for all
     /// tokens.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -220,6 +226,7 @@ impl TokenIssuer {
                 all(&grant.queries)?.into_iter().filter_map(|text| QueryPattern::try_from(text).ok()),
                 all(&grant.histories)?.into_iter().filter_map(|text| HistoryPattern::try_from(text).ok()),
                 all(&grant.sql)?.into_iter().filter_map(|text| ConfiguredQueryPattern::try_from(text).ok()),
+                all(&grant.letters)?.into_iter().filter_map(|text| LetterPattern::try_from(text).ok()),
             );
         }
         Ok(grants)
@@ -244,7 +251,8 @@ impl ClaimGrant {
         let histories =
             self.histories.iter().map(|text| Ok(HistoryPattern::try_from(example(text)?).map(drop)?));
         let sql = self.sql.iter().map(|text| Ok(ConfiguredQueryPattern::try_from(example(text)?).map(drop)?));
-        commands.chain(queries).chain(histories).chain(sql).collect()
+        let letters = self.letters.iter().map(|text| Ok(LetterPattern::try_from(example(text)?).map(drop)?));
+        commands.chain(queries).chain(histories).chain(sql).chain(letters).collect()
     }
 
     fn is_for(&self, claims: &Value) -> bool {
@@ -347,6 +355,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api_key::LetterAction;
     use crate::subject::{CommandAddress, StreamId};
 
     fn issuer(grants: Vec<ClaimGrant>) -> TokenIssuer {
@@ -369,18 +378,22 @@ mod tests {
             queries: texts(queries),
             histories: texts(histories),
             sql: Vec::new(),
+            letters: Vec::new(),
             when: when.iter().map(|(claim, value)| ((*claim).to_owned(), (*value).to_owned())).collect(),
         }
     }
 
     #[test]
     fn claims_grant_what_their_values_are_filled_into() {
-        let till = grant(
-            &[("role", "till")],
-            &["retail.till.{store}_*.record-sale"],
-            &["retail.store-daily.*/{store}"],
-            &["retail.till.{store}_*"],
-        );
+        let till = ClaimGrant {
+            letters: vec!["retail.till.{store}_*.read".to_owned()],
+            ..grant(
+                &[("role", "till")],
+                &["retail.till.{store}_*.record-sale"],
+                &["retail.store-daily.*/{store}"],
+                &["retail.till.{store}_*"],
+            )
+        };
         let office = grant(&[("realm_access.roles", "office"), ("scope", "read")], &[], &["*.*.*"], &[]);
         let issuer = issuer(vec![till, office]);
         assert_eq!(issuer.check(), Ok(()));
@@ -408,6 +421,10 @@ mod tests {
         assert!(own.row("retail", "store-daily", "2026-01-02/2506"));
         assert!(!own.row("retail", "store-daily", "2026-01-02/2507"));
         assert!(own.history(&StreamId::new("retail", "till", "2506_2026-01-02").unwrap()));
+        let letter =
+            |store: &str, action| own.letter(["retail", "till", &format!("{store}_2026-01-02")], action);
+        assert!(letter("2506", LetterAction::Read) && !letter("2507", LetterAction::Read));
+        assert!(!letter("2506", LetterAction::Retry));
         let reads = |claims: Value| issuer.grants(&claims).unwrap().list("orders", "order", "");
         assert!(reads(json!({ "realm_access": { "roles": ["office"] }, "scope": "write read" })));
         assert!(reads(json!({ "realm_access.roles": "office", "scope": ["read"] })));

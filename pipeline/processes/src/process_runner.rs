@@ -45,10 +45,6 @@ use millstream_store::read_store::{ProjectionId, ReadStore, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use self::{
-    carrier::EFFECT_WITHOUT_BODY,
-    due::{DUE_PREFIX, command_subject},
-};
 use self::{
     progress::KnownProgress,
     reaction::Reaction,

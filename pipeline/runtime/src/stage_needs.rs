@@ -8,6 +8,7 @@ use millstream_contract::{
         COMMAND_HANDLER_LEASE, PROCESS_MANAGER_LEASE, lease_subject, leases_stream, presence_subject,
         progress_subject,
     },
+    letter_service::{DROP_SUBJECT, LETTER_SERVICE, RETRY_SUBJECT},
     outcome::OUTCOME_SUBJECT,
     stream_names::{AUDIT, COMMANDS, COMMANDS_CONSUMER, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
     subject::{
@@ -63,7 +64,7 @@ pub struct StageNeeds {
     pub asks: Vec<String>,
     /// Keys of leases. It shows that it is alive while it holds one, and asks whether the holders of others are.
     pub leases: Vec<String>,
-    /// Subjects on which it queries views.
+    /// Subjects on which it queries views, and asks other stages.
     pub queries: Vec<String>,
     /// Subjects on which it sends messages that nobody answers.
     pub tells: Vec<String>,
@@ -98,6 +99,8 @@ fn command_handler(process: &str) -> StageNeeds {
         append(OUTCOMES, OUTCOME_SUBJECT.to_owned()),
         append(DEAD_LETTERS, format!("{DEAD_LETTER_PREFIX}.{COMMANDS}.*")),
         append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*")),
+        // It puts a process's command back that was set aside.
+        append(COMMANDS, format!("{EFFECT_PREFIX}.*.*.*.*")),
         append(&leases_stream(), lease.clone()),
     ];
     StageNeeds {
@@ -109,20 +112,22 @@ fn command_handler(process: &str) -> StageNeeds {
             reader(EVENTS, &format!("{process}-states")),
         ],
         appends,
-        gets: vec![COMMANDS.to_owned(), OUTCOMES.to_owned(), EVENTS.to_owned(), leases_stream()],
+        gets: [owned(&[COMMANDS, OUTCOMES, EVENTS, DEAD_LETTERS]), vec![leases_stream()]].concat(),
         direct_gets: owned(&[EVENTS]),
-        purges: owned(&[COMMANDS, OUTCOMES]),
+        purges: owned(&[COMMANDS, OUTCOMES, DEAD_LETTERS]),
         leases: owned(&[COMMAND_HANDLER_LEASE]),
-        listens: submissions(lease),
+        listens: submissions_and_letters(lease),
         ..StageNeeds::default()
     }
 }
 
-/// Presence of lease holders, and commands that people submit.
-fn submissions(lease: String) -> Vec<String> {
+/// Presence of lease holders, commands that people submit, and dead letters that the gateway has retried or dropped.
+fn submissions_and_letters(lease: String) -> Vec<String> {
     let mut subjects = vec![format!("{SUBMIT_PREFIX}.*.*.*.*"), format!("{SUBMIT_REPLY_PREFIX}.*.*")];
     subjects.push(lease);
     subjects.extend(discovery(SUBMIT_SERVICE));
+    subjects.extend(owned(&[RETRY_SUBJECT, DROP_SUBJECT]));
+    subjects.extend(discovery(LETTER_SERVICE));
     subjects
 }
 
@@ -196,7 +201,8 @@ fn outcomes_changes_and_users() -> Vec<String> {
 }
 
 /// It reads COMMANDS only to find out whether a command is stored, and whether a repeated key came with the same command. It reads the first
-/// record of OUTCOMES to find out which commands have no record any more. It reads EVENTS for the histories of aggregates.
+/// record of OUTCOMES to find out which commands have no record any more. It reads EVENTS for the histories of aggregates, and
+/// DEADLETTERS to show them; the command handler retries and drops them.
 fn gateway() -> StageNeeds {
     StageNeeds {
         streams: owned(&[COMMANDS, EVENTS, OUTCOMES, AUDIT]),
@@ -204,9 +210,14 @@ fn gateway() -> StageNeeds {
             append(COMMANDS, format!("{COMMAND_PREFIX}.*.*.*.*")),
             append(AUDIT, format!("{AUDIT_PREFIX}.*")),
         ],
-        gets: owned(&[COMMANDS, EVENTS, OUTCOMES, AUDIT]),
+        looks: owned(&[DEAD_LETTERS, TIMERS, REPORTS]),
+        gets: owned(&[COMMANDS, EVENTS, OUTCOMES, AUDIT, DEAD_LETTERS]),
         direct_gets: owned(&[EVENTS]),
-        queries: [".*.*.get", ".*.*.list", ".*.*"].map(|rest| format!("{QUERY_PREFIX}{rest}")).to_vec(),
+        queries: [".*.*.get", ".*.*.list", ".*.*"]
+            .map(|rest| format!("{QUERY_PREFIX}{rest}"))
+            .into_iter()
+            .chain(owned(&[RETRY_SUBJECT, DROP_SUBJECT]))
+            .collect(),
         tells: vec![format!("{WATCHED_PREFIX}.*.*")],
         listens: outcomes_changes_and_users(),
         ..StageNeeds::default()

@@ -1,4 +1,5 @@
-//! The command handler stage: an application's aggregates, decided by the engine's command handler; and the submit service.
+//! The command handler stage: an application's aggregates, decided by the engine's command handler; the submit service; and the service
+//! that retries and drops dead letters.
 
 pub mod config;
 
@@ -25,6 +26,7 @@ use millstream_runtime::{
 use millstream_write_side::{
     command_handler::{CommandHandler, HandlerError, HandlerProgress, HandlerSettings, Observed},
     id_index::{IdIndex, IdIndexError},
+    letter_service::{LetterService, RegisterError},
     state_cache::CacheLimits,
     state_snapshots::{StateSnapshots, StoreError},
     submit_service::{SubmitService, SubmitServiceError},
@@ -59,6 +61,9 @@ pub enum RunError {
     /// The submit service cannot run.
     #[error(transparent)]
     Submit(#[from] SubmitServiceError),
+    /// The service for dead letters cannot run.
+    #[error(transparent)]
+    Letters(#[from] RegisterError),
     /// The handler cannot continue.
     #[error(transparent)]
     Handler(#[from] HandlerError),
@@ -71,7 +76,7 @@ impl Failure for RunError {
             Self::Folder { source, .. } => ExitCode::of_file_error(source),
             Self::Index(error) => error.exit_code(),
             Self::Snapshots(error) => error.exit_code(),
-            Self::Submit(_) => ExitCode::NotPermitted,
+            Self::Submit(_) | Self::Letters(_) => ExitCode::NotPermitted,
             Self::Handler(error) => error.exit_code(),
         }
     }
@@ -137,6 +142,7 @@ pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRunt
     let run = Ulid::generate().to_string();
     let ids = IdSource::new(format!("{run}-submit"));
     let mut submissions = SubmitService::start(&broker, ids, runtime.identity.version).await?;
+    let mut letters = LetterService::start(&broker, runtime.identity.version).await?;
     let mut handler = CommandHandler::new(broker, registry, settings, &run, index, snapshots, observed);
     let shutdown = runtime.shutdown;
     let ended = tokio::select! {
@@ -144,9 +150,10 @@ pub async fn run<A: Application>(config: Config<StageConfig>, runtime: StageRunt
         never = watching => match never {},
         never = watch_usage(&filled, &filling, &STREAMS) => match never {},
         never = watch_time_zone(&zoned, &zone_agreed, COMMAND_HANDLER, &zone, PROCESS_MANAGER) => match never {},
-        never = leave_the_queue(&mut submissions, &shutdown) => never,
+        never = leave_the_queue(&mut submissions, &mut letters, &shutdown) => never,
     };
     submissions.stop().await;
+    letters.stop().await;
     Ok(ended?)
 }
 
@@ -160,9 +167,13 @@ async fn watch_progress(broker: NatsBroker, progress: HandlerProgress, reader: R
     }
 }
 
-/// Lets other processes take submitted commands while this one finishes its round.
-async fn leave_the_queue<T>(submissions: &mut SubmitService, shutdown: &Shutdown) -> T {
+/// Lets other processes take submitted commands, and dead letters, while this one finishes its round.
+async fn leave_the_queue<T>(
+    submissions: &mut SubmitService,
+    letters: &mut LetterService,
+    shutdown: &Shutdown,
+) -> T {
     shutdown.requested().await;
-    submissions.take_no_more().await;
+    tokio::join!(submissions.take_no_more(), letters.take_no_more());
     std::future::pending().await
 }

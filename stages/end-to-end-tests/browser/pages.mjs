@@ -188,6 +188,25 @@ const axe = async (page, what) => {
   assert.ok(wide <= 0, `${what} is ${wide} px wider than its window`);
 };
 
+// What was set aside is decided again, and the next page says what became of it.
+const retries = async (page, letter, product) => {
+  await page.goto(`${address}/dead-letters?context=retail&code=rules-panicked`);
+  await page.getByRole("link", { name: letter }).click();
+  await page.getByText("rules of retail.product panicked").waitFor();
+  await page.getByRole("button", { name: "Retry" }).click();
+  await page.getByRole("heading", { name: "Dead letters" }).waitFor();
+  await page.getByText(`${letter} was retried`).waitFor();
+  const until = Date.now() + PATIENCE;
+  const accepted = page.locator(".done").getByText("accepted", { exact: true });
+  while (!(await accepted.isVisible())) {
+    assert.ok(Date.now() < until, "it is decided in time");
+    await page.reload();
+  }
+  assert.equal(await page.getByRole("link", { name: letter, exact: true }).count(), 0, "the next page shows it");
+  await page.goto(`${address}/aggregates/retail/product/${product}`);
+  await page.getByRole("heading", { name: "Product registered" }).waitFor();
+};
+
 const browser = await chromium.launch({ executablePath: given.chromium, args: ["--no-sandbox"] });
 const origins = [];
 const troubles = [];
@@ -290,6 +309,23 @@ try {
     await page.getByRole("heading", { name: "As of 2000-01-01" }).waitFor();
   });
 
+  await step("a dead letter is retried, and another one dropped", async () => {
+    await page.goto(`${address}/`);
+    await page.getByRole("navigation", { name: "Pages" }).getByRole("link", { name: "Dead letters" }).click();
+    await page.getByRole("link", { name: "COMMANDS.9004" }).waitFor();
+    await page.getByLabel("Context", { exact: true }).selectOption("retail");
+    await page.getByRole("button", { name: "Show" }).click();
+    await page.waitForURL(/context=retail/);
+    assert.equal(await page.getByRole("link", { name: "COMMANDS.9004" }).count(), 0);
+    await page.getByRole("link", { name: "COMMANDS.9003" }).click();
+    await page.getByText("00 01 63 6c 6f 73 65 ff").waitFor();
+    await page.locator("summary", { hasText: "Drop" }).click();
+    await page.getByRole("button", { name: "Drop COMMANDS.9003" }).click();
+    await page.getByRole("status").getByText("was dropped").waitFor();
+    assert.equal(await page.getByRole("link", { name: "COMMANDS.9003" }).count(), 0, "the next page shows it");
+    await retries(page, "COMMANDS.9001", "honey");
+  });
+
   await step("a store's key is refused what is another store's", async () => {
     const own = await open();
     await signIn(own, store);
@@ -310,6 +346,7 @@ try {
       ["/queries/retail/basket-size", 403],
       ["/queries/retail/top-sellers/csv?store=2507", 403],
       ["/events/1", 404],
+      ["/dead-letters/COMMANDS.9002", 403],
     ]) {
       const answer = await own.goto(address + path);
       assert.equal(answer.status(), status, path);
@@ -333,6 +370,7 @@ try {
     await plain.getByRole("heading", { name: /^Made of/ }).waitFor();
     await plain.goto(`${address}/queries/retail/top-sellers`);
     await asksTopSellers(plain);
+    await retries(plain, "COMMANDS.9002", "syrup");
     await plain.context().close();
   });
 
@@ -349,6 +387,8 @@ try {
     event: "/events/1",
     queries: "/queries",
     query: "/queries/retail/top-sellers",
+    "dead letters": "/dead-letters?done=dropped&letter=COMMANDS.1",
+    "dead letter": "/dead-letters/COMMANDS.9004",
     "query that asks": "/queries/retail/stock-cover?from=soon&days=7",
     refusal: "/views/retail/nothing",
     "sign-in": "/sign-in",

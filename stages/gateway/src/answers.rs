@@ -109,6 +109,23 @@ pub(crate) fn pending(id: &str, position: u64) -> Response {
     response
 }
 
+/// An answer with a position that a query may send, and for how many seconds the gateway would have waited, where each is known.
+pub(crate) fn with_position(
+    status: StatusCode,
+    body: &Value,
+    position: Option<String>,
+    waited: Option<u64>,
+) -> Response {
+    let mut response = answer(status, body);
+    if let Some(position) = position {
+        put(&mut response, POSITION, position);
+    }
+    if let Some(seconds) = waited {
+        put(&mut response, PREFERENCE_APPLIED, format!("wait={seconds}"));
+    }
+    response
+}
+
 fn refused(status: StatusCode, code: &str, message: &str, reply: &OutcomeReply) -> Problem {
     let mut fields = Map::new();
     fields.insert("command_id".to_owned(), reply.command_id.as_ref().into());

@@ -207,6 +207,22 @@ impl CommandRecord {
         }
     }
 
+    /// Sets that a dead letter was put back, as the command with this id.
+    pub(crate) fn retried(mut self, id: &str, position: u64) {
+        if let Some((_, record)) = &mut self.0 {
+            record.decision = AuditDecision::Retried;
+            record.command_id = Some(shortened(id));
+            record.position = Some(position);
+        }
+    }
+
+    /// Sets that a dead letter was removed.
+    pub(crate) fn dropped(mut self) {
+        if let Some((_, record)) = &mut self.0 {
+            record.decision = AuditDecision::Dropped;
+        }
+    }
+
     /// Sets that the command is not stored.
     pub(crate) fn not_stored(mut self) {
         if let Some((_, record)) = &mut self.0 {

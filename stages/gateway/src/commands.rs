@@ -84,6 +84,8 @@ pub(crate) struct Commands {
     /// For pages of histories, and for states of the past, which take memory.
     pub(crate) places_for_histories: Arc<Places>,
     pub(crate) places_for_states: Arc<Places>,
+    /// For dead letters.
+    pub(crate) places_for_letters: Arc<Places>,
     /// For configured queries.
     pub(crate) places_for_queries: Arc<Places>,
     /// For streams of live rows.

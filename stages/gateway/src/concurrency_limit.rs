@@ -21,6 +21,8 @@ const LINES_MAX: usize = 64;
 const HISTORIES_MAX: usize = 16;
 /// How many states as of a moment may be in progress. By the same measure, 8 MB of commits take about 100 MB.
 const STATES_MAX: usize = 4;
+/// How many requests for dead letters may be in progress. A page looks through some megabytes of letters.
+const LETTERS_MAX: usize = 16;
 
 /// The places, and how many of them each principal holds.
 #[derive(Debug)]
@@ -59,6 +61,11 @@ impl Places {
     /// Places for requests that fold a state.
     pub(crate) fn for_states(limits: &Limits) -> Arc<Self> {
         Self::new("requests for a state as of a moment", STATES_MAX, limits.key_share)
+    }
+
+    /// Places for requests that read dead letters.
+    pub(crate) fn for_letters(limits: &Limits) -> Arc<Self> {
+        Self::new("requests for dead letters", LETTERS_MAX, limits.key_share)
     }
 
     /// Places for requests that wait for a position.

@@ -14,7 +14,7 @@ use std::{
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use millstream_contract::{
-    api_key::{ApiKeys, ApiKeysError, Grants, KeyHash},
+    api_key::{ApiKeys, ApiKeysError, Grants, KeyHash, LetterAction},
     configured_query::{ArgumentsRefused, QueryDescription},
     exit_code::{ExitCode, Failure},
     subject::{CommandAddress, StreamId},
@@ -147,6 +147,16 @@ impl Principal {
     /// Whether it may read the events of an aggregate.
     pub(crate) fn may_read_history(&self, stream_id: &StreamId) -> bool {
         self.grants.as_ref().is_none_or(|grants| grants.history(stream_id))
+    }
+
+    /// Whether it may do this with dead letters that were addressed to an aggregate, named by context, aggregate and id.
+    pub(crate) fn may_touch_letter(&self, addressed: [&str; 3], action: LetterAction) -> bool {
+        self.grants.as_ref().is_none_or(|grants| grants.letter(addressed, action))
+    }
+
+    /// Whether it may do this with some dead letters.
+    pub(crate) fn may_touch_some_letter(&self, action: LetterAction) -> bool {
+        self.grants.as_ref().is_none_or(|grants| grants.some_letter(action))
     }
 
     /// Whether there may be configured queries that it may ask.

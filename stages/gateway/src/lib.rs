@@ -4,7 +4,7 @@
 //! requests in, by `key_ring`, `tokens`, `rate_limit` and `concurrency_limit`. `commands` stores a command and `command_lines` several at once;
 //! `command_request` checks them, `command_ids` names them, and `answers`, `command_log` and `forgotten_outcomes` say what became of them. `queries` passes on what `views`
 //! answer; `reports` makes documents of it with `report_document`, in the form that `media_type` chooses; `configured_queries` asks the stage
-//! `sql`. `history` reads the events of an aggregate, or its state as of a moment. `live` sends rows again whenever they change. `user_requests`
+//! `sql`. `history` reads the events of an aggregate, or its state as of a moment. `live` sends rows again whenever they change. `dead_letters` shows what was set aside, and has it retried or dropped. `user_requests`
 //! answers the same requests over NATS, for users whose name the server proves. `problem` writes refusals. `openapi` describes the API for
 //! programs and `docs_page` for people, and `api_documents` serves both. `pages` shows everything in a browser. `audit` records who sent what,
 //! and who was refused.
@@ -24,6 +24,7 @@ mod commands;
 mod concurrency_limit;
 pub mod config;
 mod configured_queries;
+mod dead_letters;
 mod docs_page;
 mod forgotten_outcomes;
 mod guard;
@@ -226,6 +227,7 @@ pub async fn run<A: Application>(
         places_for_waiting: Places::for_waiting(&limits),
         places_for_histories: Places::for_histories(&limits),
         places_for_states: Places::for_states(&limits),
+        places_for_letters: Places::for_letters(&limits),
         places_for_queries: Places::for_queries(&limits),
         places_for_live: Places::for_live(&limits),
         live,
@@ -349,6 +351,10 @@ fn router<A: Application>(commands: Arc<Commands>, documents: Arc<Documents>, gu
         .route("/v1/reports/{report}/{*key}", get(reports::get))
         .route("/v1/queries", get(configured_queries::list))
         .route("/v1/queries/{context}/{name}", get(configured_queries::get))
+        .route("/v1/deadletters", get(dead_letters::list))
+        .route("/v1/deadletters/{letter}", get(dead_letters::get))
+        .route("/v1/deadletters/{letter}/retry", post(dead_letters::retry))
+        .route("/v1/deadletters/{letter}/drop", post(dead_letters::drop_letter))
         .route("/v1/history/{context}/{aggregate}/{id}", get(history::get))
         .route("/v1/{context}/{view}", get(queries::list))
         .route("/v1/{context}/{view}/{key}", get(queries::get))

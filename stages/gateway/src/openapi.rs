@@ -1,11 +1,12 @@
 //! The OpenAPI 3.1 document of a running gateway, generated from the application that it serves. Nobody writes a line for a command or a view.
 //!
 //! In reading order: `commands`, `views` and `reports` have a path for each command, view and report; `history` has one for each aggregate,
-//! `lines` the one for several commands, `live` the one for live rows, and `queries` those of configured queries. `parts` is what they share,
+//! `lines` the one for several commands, `live` the one for live rows, `dead_letters` those of what was set aside, and `queries` those of configured queries. `parts` is what they share,
 //! `examples` makes examples of commands, and `problems` lists every refusal. Deliberately absent: what the gateway does not do, and what is
 //! not known about an application (the form of most rows).
 
 pub(crate) mod commands;
+mod dead_letters;
 mod examples;
 mod history;
 mod lines;
@@ -45,6 +46,7 @@ pub(crate) fn document(described: &Described<'_>) -> Value {
     reports::describe(described, &mut paths);
     history::describe(described, &mut paths, &mut schemas);
     queries::describe(described, &mut paths, &mut schemas);
+    dead_letters::describe(described, &mut paths, &mut schemas);
     paths.insert("/v1/commands".to_owned(), json!({ "post": lines::operation(described) }));
     paths.insert("/v1/live".to_owned(), json!({ "get": live::operation(described) }));
     for [address, id, summary, media_type, kind] in OF_ITSELF {

@@ -13,6 +13,8 @@ mod assets;
 mod chart;
 mod command_page;
 mod context;
+mod dead_letter;
+mod dead_letters;
 mod event;
 mod export;
 mod figure;
@@ -30,6 +32,7 @@ mod rows;
 mod sent_command;
 mod session;
 mod sign_in;
+mod streams;
 mod value_text;
 
 use std::{
@@ -170,6 +173,10 @@ pub(crate) fn router(pages: &Arc<Pages>) -> Router {
         .route("/commands/{context}/{aggregate}/{command}", get(command_page::get).post(command_page::post))
         .route("/sent/{command_id}", get(sent_command::get))
         .route("/events/{sequence}", get(event::get))
+        .route("/dead-letters", get(dead_letters::get))
+        .route("/dead-letters/{letter}", get(dead_letter::get))
+        .route("/dead-letters/{letter}/retry", post(dead_letter::retry))
+        .route("/dead-letters/{letter}/drop", post(dead_letter::drop_letter))
         .route("/reports/{report}", get(report_list::get))
         .route("/reports/{report}/{*key}", get(report::get))
         .route("/export/{report}", get(export::list))

@@ -27,9 +27,6 @@ const GROUPS_AT_ONCE: usize = 4;
 /// How many timers are set or cancelled at the same time.
 const TIMERS_AT_ONCE: usize = 256;
 
-/// The code of a dead letter that lacks its body: earlier releases left out a body that did not fit.
-pub const EFFECT_WITHOUT_BODY: &str = "effect-too-large";
-
 /// A row of the outbox as the file has it, together with its decoded contents.
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {

@@ -11,7 +11,7 @@ use millstream_contract::{
     leases::PROCESS_MANAGER_LEASE,
     stored_message::{Headers, StoredMessage},
     stream_names::{COMMANDS, TIMERS},
-    subject::{EFFECT_PREFIX, FOREIGN_SUBJECT_BYTES_MAX},
+    subject::{DUE_PREFIX, EFFECT_PREFIX, FOREIGN_SUBJECT_BYTES_MAX, due_command_subject},
 };
 use millstream_jetstream::{
     broker::{AppendError, Broker, NewMessage, ReaderConfig, StreamReader},
@@ -22,9 +22,6 @@ use millstream_jetstream::{
 use millstream_runtime::{health::ProgressWatch, metrics::Count};
 
 use super::ProcessRunnerError;
-
-/// Prefix of the subjects on which commands fall due, followed by the command's address.
-pub const DUE_PREFIX: &str = "due.cmd";
 
 /// The subjects that the reader takes.
 pub(super) const FILTER: &str = "due.>";
@@ -129,7 +126,7 @@ async fn publish<B: Broker>(
     if let Some((reason, _)) = message.headers.unreadable() {
         return Some(dead_letter(message, "headers-unreadable", reason));
     }
-    let Some(subject) = command_subject(&message.subject) else {
+    let Some(subject) = due_command_subject(&message.subject) else {
         let cause = format!(
             "a command falls due on {DUE_PREFIX}.<context>.<aggregate>.<id>.<command>; it is then sent on \
              {EFFECT_PREFIX}.<context>.<aggregate>.<id>.<command>, a subject of at most {FOREIGN_SUBJECT_BYTES_MAX} bytes"
@@ -172,17 +169,6 @@ fn dead_letter(message: &StoredMessage, code: &str, cause: &str) -> DeadLetter {
     DeadLetter::new(TIMERS, message, code, cause)
 }
 
-/// The subject for the command that falls due on `due`. The command handler judges names and ids. Only the shape must be one that COMMANDS
-/// accepts; otherwise there is no subject.
-pub fn command_subject(due: &str) -> Option<String> {
-    let address = due.strip_prefix(DUE_PREFIX)?.strip_prefix('.')?;
-    let tokens = address.split('.').filter(|token| !token.is_empty()).count();
-    // A client library refuses to publish on a subject with any kind of white space.
-    let has_shape = !address.contains(char::is_whitespace) && tokens == 4 && address.split('.').count() == 4;
-    let subject = format!("{EFFECT_PREFIX}.{address}");
-    (has_shape && subject.len() <= FOREIGN_SUBJECT_BYTES_MAX).then_some(subject)
-}
-
 /// The headers that the schedule was given, without JetStream's own. A command without an id gets one made from its position in TIMERS. It gets
 /// no JetStream message id: COMMANDS remembers the message ids of all senders for a while, so anybody could use the id first, and the server
 /// would drop the command.
@@ -198,28 +184,4 @@ fn command_headers(generation: &str, message: &StoredMessage) -> Headers {
         headers.push(header::COMMAND_ID, id);
     }
     headers
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_commands_takes_becomes_a_command() {
-        assert_eq!(
-            command_subject("due.cmd.retail.till.1.close").as_deref(),
-            Some("effect.retail.till.1.close")
-        );
-        for other in
-            ["due.cmd.retail.till.1", "due.cmd.a.b.c.d.e", "due.cmd.a..c.d", "due.other", "due.cmdx.a.b.c.d"]
-        {
-            assert_eq!(command_subject(other), None, "{other}");
-        }
-        // The subject that is published counts, with its prefix.
-        let longest = "x".repeat(FOREIGN_SUBJECT_BYTES_MAX - "effect.retail.stock..receive".len());
-        let published = command_subject(&format!("due.cmd.retail.stock.{longest}.receive")).unwrap();
-        assert_eq!(published.len(), FOREIGN_SUBJECT_BYTES_MAX);
-        let long = format!("due.cmd.retail.stock.{longest}x.receive");
-        assert_eq!(command_subject(&long), None, "the server would end the connection");
-    }
 }

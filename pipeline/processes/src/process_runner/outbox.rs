@@ -7,15 +7,13 @@ use millstream_contract::{
     header,
     stored_message::Headers,
     stream_names::EVENTS,
-    subject::{EFFECT_PREFIX, TIMER_PREFIX},
+    subject::{DUE_PREFIX, EFFECT_PREFIX, TIMER_PREFIX},
 };
 use millstream_domain::{
     process::{IssuedCommand, IssuedEffect},
     projection::ProjectionError,
 };
 use serde::{Deserialize, Serialize};
-
-use super::due::DUE_PREFIX;
 
 /// The table of each process.
 pub(super) const OUTBOX: &str = "outbox";

@@ -3,12 +3,15 @@
 mod letters;
 mod retry;
 
-use millstream_contract::{exit_code::ExitCode, stream_names::DEAD_LETTERS};
-use millstream_jetstream::{broker::Broker as _, nats_broker::NatsBroker};
+use millstream_contract::exit_code::ExitCode;
+use millstream_jetstream::{
+    dead_letters::{letter_name::LetterName, remove_letter},
+    nats_broker::NatsBroker,
+};
 use serde_json::json;
 
 use self::{
-    letters::{KeptLetter, LetterName, Letters, Selection, aggregate_name, read_one},
+    letters::{Letters, Selection, aggregate_name, line, read_one, row, text},
     retry::RetryArguments,
 };
 use crate::{failure::CommandFailure, output, session::Session};
@@ -96,7 +99,7 @@ async fn list(
         if arguments.json {
             output::line(kept.summary())?;
         } else {
-            rows.push(kept.row());
+            rows.push(row(&kept));
         }
     }
     letters.close().await;
@@ -114,7 +117,7 @@ async fn show(arguments: &ShowArguments, broker: &NatsBroker) -> Result<u8, Comm
     if arguments.json {
         output::line(kept.to_json())?;
     } else {
-        output::line(kept.to_text())?;
+        output::line(text(&kept))?;
     }
     Ok(ExitCode::Ok.number())
 }
@@ -130,22 +133,12 @@ async fn drop_letters(
         if arguments.json {
             output::line(kept.to_json())?;
         } else {
-            output::line(format_args!("dropping {}", kept.line()))?;
+            output::line(format_args!("dropping {}", line(kept)))?;
         }
-        remove(broker, kept).await?;
+        remove_letter(broker, kept).await?;
     }
     if arguments.json {
         output::line(json!({ "dropped": letters.len() }))?;
     }
     Ok(ExitCode::Ok.number())
-}
-
-/// Removes a letter from DEADLETTERS. Can be repeated.
-async fn remove(broker: &NatsBroker, kept: &KeptLetter) -> Result<(), CommandFailure> {
-    let subject = kept.letter.dead_letter_subject();
-    broker.purge_subject(DEAD_LETTERS, &subject, Some(kept.sequence)).await?;
-    for part in &kept.further {
-        broker.purge_subject(DEAD_LETTERS, part, Some(kept.sequence)).await?;
-    }
-    Ok(())
 }

@@ -12,7 +12,8 @@ use std::{
 use jiff::{Timestamp, Unit};
 use millstream_contract::{
     api_key::{
-        ApiKey, ApiKeys, ApiKeysError, CommandPattern, HistoryPattern, KeyHash, NatsUser, QueryPattern, Token,
+        ApiKey, ApiKeys, ApiKeysError, CommandPattern, HistoryPattern, KeyHash, LetterPattern, NatsUser,
+        QueryPattern, Token,
     },
     configured_query::ConfiguredQueryPattern,
     exit_code::{ExitCode, Failure},
@@ -56,6 +57,10 @@ struct NewArguments {
     /// fixes a parameter; may be repeated
     #[arg(long = "sql", value_name = "PATTERN", value_parser = sql_pattern)]
     sql: Vec<ConfiguredQueryPattern>,
+    /// Dead letters that may be read, retried or dropped: CONTEXT.AGGREGATE.ID.ACTION, where * stands for any characters of a part; may be
+    /// repeated
+    #[arg(long = "letters", value_name = "PATTERN", value_parser = letter_pattern)]
+    letters: Vec<LetterPattern>,
     /// How long the key is valid
     #[arg(long, value_name = "DURATION", default_value = EXPIRES_AFTER_DEFAULT, value_parser = crate::duration)]
     expires_after: Duration,
@@ -143,7 +148,7 @@ pub(crate) fn run(arguments: KeysArguments) -> Result<ExitCode, CommandFailure> 
 }
 
 fn new(arguments: NewArguments) -> Result<ExitCode, CommandFailure> {
-    let NewArguments { granted, histories, sql, expires_after } = arguments;
+    let NewArguments { granted, histories, sql, letters, expires_after } = arguments;
     let GrantedArguments { name, file, commands, queries } = granted;
     let expires = Timestamp::now().checked_add(expires_after).and_then(|expires| expires.round(Unit::Second));
     let expires = expires.map_err(|error| CommandFailure::usage(format_args!("--expires-after: {error}")))?;
@@ -152,7 +157,7 @@ fn new(arguments: NewArguments) -> Result<ExitCode, CommandFailure> {
     let _alone = alone(&file)?;
     let mut keys = read_or_none(&file)?;
     let hash = KeyHash::of(token.as_str());
-    keys.keys.push(ApiKey { name, hash, expires, commands, queries, histories, sql });
+    keys.keys.push(ApiKey { name, hash, expires, commands, queries, histories, sql, letters });
     keys.check().map_err(KeysError::Keys)?;
     write(&file, &keys)?;
     output::line(token.as_str())?;
@@ -218,8 +223,8 @@ fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
         let (commands, queries, histories) =
             (joined(&key.commands), joined(&key.queries), joined(&key.histories));
         let expires = key.expires.to_string();
-        let sql = joined(&key.sql);
-        vec![key.name.clone(), hash, state.to_owned(), expires, commands, queries, histories, sql]
+        let (sql, letters) = (joined(&key.sql), joined(&key.letters));
+        vec![key.name.clone(), hash, state.to_owned(), expires, commands, queries, histories, sql, letters]
     });
     let of_users = users.iter().map(|user| {
         let (commands, queries) = (joined(&user.commands), joined(&user.queries));
@@ -230,6 +235,7 @@ fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
             String::new(),
             commands,
             queries,
+            String::new(),
             String::new(),
             String::new(),
         ]
@@ -248,11 +254,12 @@ fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
             all(|grant| &grant.queries),
             all(|grant| &grant.histories),
             all(|grant| &grant.sql),
+            all(|grant| &grant.letters),
         ]
     });
     let rows: Vec<Vec<String>> = of_keys.chain(of_users).chain(of_issuers).collect();
-    let columns =
-        ["name", "hash", "state", "expires", "commands", "queries", "histories", "sql"].map(str::to_owned);
+    let columns = ["name", "hash", "state", "expires", "commands", "queries", "histories", "sql", "letters"]
+        .map(str::to_owned);
     output::line(output::table(&columns, &rows, &[]))?;
     Ok(ExitCode::Ok)
 }
@@ -294,6 +301,10 @@ fn query_pattern(text: &str) -> Result<QueryPattern, String> {
 
 fn sql_pattern(text: &str) -> Result<ConfiguredQueryPattern, String> {
     ConfiguredQueryPattern::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn letter_pattern(text: &str) -> Result<LetterPattern, String> {
+    LetterPattern::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
 
 fn history_pattern(text: &str) -> Result<HistoryPattern, String> {

@@ -28,6 +28,7 @@ const SETUP: &[&str] = &["setup"];
 const SENDERS: &[&str] = &["publisher", "operator"];
 const STORE: &[&str] = &["store-2506"];
 const OPERATOR: &[&str] = &["operator"];
+const HANDLER_AND_OPERATOR: &[&str] = &["command-handler", "operator"];
 const NOBODY: &[&str] = &[];
 /// May do whatever the server's API for streams does, and have it answered in any inbox of a client.
 const ADMINISTRATOR: &str = "administrator";
@@ -87,7 +88,8 @@ fn commands() -> Vec<Operation> {
             "give a command as a process does",
             Publish,
             "effect.retail.till.2506_2012-01-31.close",
-            &[MANAGER, OPERATOR],
+            // The handler puts a process's command back that was set aside.
+            &[MANAGER, HANDLER, OPERATOR],
         ),
         operation("submit a command", Publish, "submit.retail.till.2506_2012-01-31.close", &[SENDERS]),
         operation(
@@ -137,6 +139,12 @@ fn messages() -> Vec<Operation> {
         operation("record outcomes", Publish, "out.0of1", &[HANDLER]),
         operation("record outcomes on another chain", Publish, "out.1of2", &[]),
         operation("set a command aside", Publish, "dlq.COMMANDS.17", &[HANDLER]),
+        operation("have a dead letter retried", Publish, "deadletters.retry", &[GATEWAY]),
+        operation("have a dead letter dropped", Publish, "deadletters.drop", &[GATEWAY]),
+        operation("retry dead letters for the gateway", Subscribe, "deadletters.retry", &[HANDLER]),
+        operation("drop dead letters for the gateway", Subscribe, "deadletters.drop", &[HANDLER]),
+        operation("be found as the service for dead letters", Subscribe, "$SRV.INFO.deadletters", &[HANDLER]),
+        operation("be found as one of these", Subscribe, "$SRV.STATS.deadletters.x", &[HANDLER]),
         operation("publish a report", Publish, "report.retail.store-daily.2506.2012-01-31", &[REPORTER]),
         operation(
             "ask whether a replica has whole rows",
@@ -284,11 +292,11 @@ fn streams() -> Vec<Operation> {
             "OUTCOMES" => READERS_OF_OUTCOMES,
             "REPORTS" => REPORTER,
             "TIMERS" => MANAGER,
-            "AUDIT" => GATEWAY,
+            "AUDIT" | "DEADLETTERS" => GATEWAY,
             _ => NOBODY,
         };
-        // The command handler tells how full each stream is, whoever reads it.
-        let full: &[&str] = if stream == "KV_LEASES" { NOBODY } else { HANDLER };
+        // The command handler and the pages of the gateway tell how full each stream is, whoever reads it.
+        let full: &[&str] = if stream == "KV_LEASES" { NOBODY } else { HANDLER_AND_GATEWAY };
         add("look at a stream", "STREAM.INFO", &[reading, full, SETUP, OPERATOR]);
         add("make a stream", "STREAM.CREATE", &[SETUP]);
         // Its size, its number of copies, and a subject that the stream of an earlier release lacks.
@@ -298,7 +306,7 @@ fn streams() -> Vec<Operation> {
         let purging: &[&str] = match stream {
             "COMMANDS" | "OUTCOMES" => HANDLER,
             "TIMERS" => MANAGER,
-            "DEADLETTERS" => OPERATOR,
+            "DEADLETTERS" => HANDLER_AND_OPERATOR,
             _ => NOBODY,
         };
         add("purge a stream", "STREAM.PURGE", &[purging]);
@@ -306,7 +314,7 @@ fn streams() -> Vec<Operation> {
         let removing = if stream == "REPORTS" { REPORTER } else { NOBODY };
         add("delete a message", "STREAM.MSG.DELETE", &[removing]);
         let getting: &[&str] = match stream {
-            "COMMANDS" => HANDLER_AND_GATEWAY,
+            "COMMANDS" | "DEADLETTERS" => HANDLER_AND_GATEWAY,
             "EVENTS" => READERS_OF_EVENTS,
             "OUTCOMES" => READERS_OF_OUTCOMES,
             "KV_LEASES" => HANDLER_AND_MANAGER,
@@ -465,7 +473,7 @@ Applications are in an account of their own, everybody else is in the account of
 | who asks, of a command that came over HTTP | proved to the gateway by the key or token, whose name it writes there; claimed by the gateway, as by every sender |
 | for which store an HTTP client may send | proved: keys, and claims of tokens that their issuer has signed, grant commands by patterns of ids ([commands over HTTP](guides/http.md)) |
 | who sent what over a gateway, and who was refused (AUDIT) | claimed by the gateway; that nothing of it was changed since, proved by hashes ([the audit log](guides/audit.md)) |
-| that a command comes from a process or a timer | proved against applications by its subject, `effect.…`: only the process manager and the operator may publish there. Whoever may publish on `timer.cmd.*`, which are the same two, has a command fall due there |
+| that a command comes from a process or a timer | proved against applications by its subject, `effect.…`: only the process manager, the operator, and the command handler, which puts dead letters back, may publish there. Whoever may publish on `timer.cmd.*`, the process manager and the operator, has a command fall due there |
 | that a command id is the sender's own | proved of the ids of processes and timers: on `cmd.…` and `submit.…` nobody can use one. The ids that `submit` and `deadletters retry` make up cannot be foreseen, and neither can those of the gateway, over HTTP and on `as.<user>.…`, where it has a secret for them (`gateway.id_secret_file`). Claimed of all others: an id that is used first makes a later command of that id a duplicate, which says so where it was another command (`other_content`) |
 | for which store a user of NATS may send and read | proved on `as.<user>.…`: the gateway grants by patterns of ids ([users](guides/users.md)). On `cmd.…`, `submit.…` and `query.…` it cannot be told: the store is a part of a subject's token, and lists hold whole tokens |
 

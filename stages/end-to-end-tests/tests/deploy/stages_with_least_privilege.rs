@@ -10,8 +10,15 @@ use end_to_end_tests::{
     program::{self, Ended},
     waiting::{PATIENCE, until},
 };
-use millstream_contract::stream_names::REPORTS;
-use millstream_jetstream::{nats_server::free_port, testing::test_server};
+use jiff::Timestamp;
+use millstream_contract::{
+    dead_letter::DeadLetter,
+    stored_message::{Headers, StoredMessage},
+    stream_names::{REPORTS, TIMERS},
+};
+use millstream_jetstream::{
+    dead_letter_store::DeadLetterStore, nats_server::free_port, testing::test_server,
+};
 use millstream_runtime::status_service::{SERVICE_NAME, status_subject};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -207,11 +214,36 @@ async fn the_gateway_is_allowed_all_that_a_command_over_http_needs() {
         let history = client.get(path).await;
         assert_eq!(history.status, 200, "{path}: {history:?}");
     }
+    letters_are_moved_by_those_who_may(&server, &client).await;
     for mut process in stages {
         process.terminate();
         assert_eq!(process.exit_code(PATIENCE).await, 0, "{}", process.log());
     }
     no_violations(&server);
+}
+
+/// A command that fell due, which the gateway itself may not send, and another one. The gateway may not purge DEADLETTERS either.
+async fn letters_are_moved_by_those_who_may(server: &ProductionServer, client: &HttpClient) {
+    let message = |sequence| StoredMessage {
+        subject: "due.cmd.retail.product.gin.register".to_owned(),
+        sequence,
+        stored_at: Timestamp::UNIX_EPOCH,
+        headers: Headers::new(),
+        payload: r#"{"name":"Gin","supplier":"acme"}"#.into(),
+    };
+    let letters =
+        [5, 6].map(|sequence| DeadLetter::new(TIMERS, &message(sequence), "command-refused", "why"));
+    let kept = DeadLetterStore::new(server.broker("process-manager").await).try_keep(&letters).await;
+    assert!(kept.iter().all(Result::is_ok), "{kept:?}");
+    let listed = client.get("/v1/deadletters").await;
+    assert_eq!(listed.json()["letters"].as_array().map(Vec::len), Some(2), "{listed:?}");
+    let waiting = client.with("Prefer", "wait=20");
+    let retried = waiting.request("POST", "/v1/deadletters/TIMERS.5/retry", "").await;
+    assert_eq!((retried.status, &retried.json()["outcome"]), (200, &json!("accepted")), "{retried:?}");
+    let dropped = client.request("POST", "/v1/deadletters/TIMERS.6/drop", "").await;
+    assert_eq!(dropped.status, 200, "{dropped:?}");
+    let listed = client.get("/v1/deadletters").await;
+    assert_eq!(listed.json()["letters"], json!([]), "{listed:?}");
 }
 
 /// Every process says on its own subject and in its statistics how it is.

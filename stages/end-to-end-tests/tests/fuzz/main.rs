@@ -21,9 +21,8 @@ use millstream_contract::{
     outcome::{CommandOutcome, Generations, Outcome, OutcomeRecord, OutcomeReply, RecordKind},
     position::StreamPosition,
     stored_message::{Headers, StoredMessage},
-    subject::{CommandAddress, StreamId, published_subject},
+    subject::{CommandAddress, StreamId, due_command_subject, published_subject},
 };
-use millstream_processes::process_runner::command_subject;
 use proptest::prelude::*;
 
 use self::mutation::{mutated, mutated_corpus};
@@ -152,7 +151,7 @@ proptest! {
         let _stored = CommandAddress::from_stored_subject(&subject);
         let published = published_subject(&subject);
         prop_assert!(published.len() <= subject.len());
-        if let Some(command) = command_subject(&subject) {
+        if let Some(command) = due_command_subject(&subject) {
             prop_assert!(command.starts_with("effect."));
         }
     }

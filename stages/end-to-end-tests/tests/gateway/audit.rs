@@ -323,6 +323,8 @@ fn what_is_asked(path: &str) -> Option<String> {
         ["reports", ..] => Some("retail.report".to_owned()),
         // They are granted by themselves, to none of these keys. Their list shows what is granted.
         ["queries", "{context}", "{name}"] => Some("configured-query".to_owned()),
+        // They are granted by themselves, to none of these keys.
+        ["deadletters", ..] => Some("dead-letter".to_owned()),
         ["commands" | "docs" | "openapi.json" | "live" | "asyncapi.json" | "queries"] | ["commands", _] => {
             None
         }

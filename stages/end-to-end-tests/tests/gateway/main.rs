@@ -9,6 +9,7 @@ mod audit;
 mod command_ids;
 mod commands;
 mod configured_queries;
+mod dead_letters;
 mod doors;
 mod faults;
 mod guide;

@@ -9,7 +9,7 @@ use end_to_end_tests::{
 
 use crate::{address, client, with_keys};
 
-const FORM: &str = "application/x-www-form-urlencoded";
+pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
 const REGISTER: &str = "/commands/retail/product/register";
 
 /// What a browser keeps of an answer.
@@ -18,7 +18,7 @@ fn cookies(answer: &HttpAnswer) -> Option<String> {
 }
 
 /// A page's form: the cookie that its token is made from, and the token.
-async fn form(client: &HttpClient, path: &str) -> (String, String) {
+pub(crate) async fn form(client: &HttpClient, path: &str) -> (String, String) {
     let answer = client.get(path).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let (_, rest) = answer.body.split_once("name=\"form-token\" value=\"").expect("there is a form");

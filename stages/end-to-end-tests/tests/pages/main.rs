@@ -3,7 +3,9 @@
 //! `MILLSTREAM_PICTURES=$PWD/docs/pictures cargo test -p end-to-end-tests --test pages people` takes the pictures of the README.
 #![expect(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
 
+mod dead_letters;
 mod doors;
+mod overview;
 
 use std::{
     fs,
@@ -68,6 +70,7 @@ async fn people_do_everything_in_a_browser() {
     let Some(browser) = Browser::find() else { return };
     let folder = fresh_folder();
     let (system, office, store) = with_keys(folder.path()).await;
+    dead_letters::keep(&system).await;
     let given = json!({
         "address": address(&system),
         "nats": system.url(),

@@ -31,6 +31,12 @@ pub(crate) enum Door {
     Query,
     /// It is asked which configured queries there are.
     Queries,
+    /// Dead letters are listed.
+    Letters,
+    /// A dead letter is asked for.
+    Letter,
+    /// A dead letter is retried or dropped.
+    LetterMove,
     /// Live rows are asked for.
     Live,
     /// The gateway describes itself.
@@ -38,7 +44,7 @@ pub(crate) enum Door {
 }
 
 impl Door {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 15] = [
         Self::Command,
         Self::Status,
         Self::Row,
@@ -49,6 +55,9 @@ impl Door {
         Self::History,
         Self::Query,
         Self::Queries,
+        Self::Letters,
+        Self::Letter,
+        Self::LetterMove,
         Self::Live,
         Self::Document,
     ];
@@ -65,6 +74,9 @@ impl Door {
             Self::History => "History",
             Self::Query => "Query",
             Self::Queries => "Queries",
+            Self::Letters => "Letters",
+            Self::Letter => "Letter",
+            Self::LetterMove => "LetterMove",
             Self::Live => "Live",
             Self::Document => "Document",
         }
@@ -101,6 +113,9 @@ const VIEWS: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports];
 const QUERY: &[Door] = &[Door::Query];
 const QUERIES: &[Door] = &[Door::Query, Door::Queries];
 const HISTORY: &[Door] = &[Door::History];
+const LETTERS: &[Door] = &[Door::Letters, Door::Letter, Door::LetterMove];
+const LETTER: &[Door] = &[Door::Letter, Door::LetterMove];
+const LETTER_MOVE: &[Door] = &[Door::LetterMove];
 /// Where rows are granted.
 const GRANTED: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports, Door::Query, Door::Live];
 /// Where a position is read.
@@ -111,8 +126,17 @@ const POSITIONS: &[Door] = WITH_POSITION;
 /// Where a document may be CSV.
 const DOCUMENTS: &[Door] = &[Door::Report, Door::Reports, Door::Query];
 /// Where a part of the address is the client's.
-const ADDRESSES: &[Door] =
-    &[Door::Command, Door::Status, Door::Row, Door::List, Door::Report, Door::History, Door::Query];
+const ADDRESSES: &[Door] = &[
+    Door::Command,
+    Door::Status,
+    Door::Row,
+    Door::List,
+    Door::Report,
+    Door::History,
+    Door::Query,
+    Door::Letter,
+    Door::LetterMove,
+];
 const WITH_HEADERS: &[Door] = &[
     Door::Command,
     Door::Lines,
@@ -204,6 +228,8 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     .only(Gateway::WithKeys),
     known(403, "history-not-granted", HISTORY, "Use a key that grants the history of that aggregate.")
         .only(Gateway::WithKeys),
+    known(403, "letter-not-granted", LETTERS, "Use a key that grants this of that aggregate's dead letters.")
+        .only(Gateway::WithKeys),
     known(403, "browser-refused", EVERYWHERE, "Call the gateway localhost, from a program; or give it keys.")
         .only(Gateway::WithoutKeys),
     known(404, "address-unknown", ADDRESSES, "Correct the address: there is nothing at this one."),
@@ -228,6 +254,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         "Correct the address: there is no such query. GET /v1/queries lists them.",
     ),
     known(404, "history-unknown", HISTORY, "The aggregate has no events, or no commit at that place."),
+    known(404, "letter-unknown", LETTER, "There is no such dead letter any more: it was retried or dropped."),
     known(404, "row-unknown", ROWS, "There is no row of that key."),
     known(
         404,
@@ -268,6 +295,12 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     ),
     known(
         422,
+        "letter-not-retriable",
+        LETTER_MOVE,
+        "The sentence says why: have its sender send the command again, then drop the letter.",
+    ),
+    known(
+        422,
         "query-refused",
         QUERY,
         "The database refuses the query with these values; the sentence has its words.",
@@ -293,7 +326,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(
         500,
         "store-refused",
-        COMMAND,
+        &[Door::Command, Door::LetterMove],
         "Nothing is stored, and to send it again changes nothing; the sentence has the server's words.",
     ),
     known(
@@ -323,7 +356,18 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(503, "issuer-unavailable", EVERYWHERE, "Send it again after Retry-After; nothing is stored.")
         .only(Gateway::WithKeys),
     known(503, "busy", EVERYWHERE, "Nothing is stored; send it again after Retry-After."),
-    known(503, "audit-unavailable", COMMANDS, "Nothing is stored; send it again after Retry-After."),
+    known(
+        503,
+        "audit-unavailable",
+        &[Door::Command, Door::Lines, Door::LetterMove],
+        "Nothing is stored; send it again after Retry-After.",
+    ),
+    known(
+        503,
+        "letters-unavailable",
+        LETTERS,
+        "DEADLETTERS cannot be read, or no command handler answers, now; look at the letter again after Retry-After.",
+    ),
     known(
         503,
         "commands-full",

@@ -9,19 +9,22 @@ use std::time::Duration;
 use askama::Template;
 use axum::{http::StatusCode, response::Response};
 use futures::future::join_all;
+use jiff::Timestamp;
 use millstream_contract::{
+    api_key::LetterAction,
     outcome::OutcomeRecord,
     position::StreamPosition,
-    stream_names::{COMMANDS, EVENTS, OUTCOMES},
+    stream_names::{AUDIT, COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
     subject::QUERY_PREFIX,
 };
-use millstream_jetstream::broker::{Broker as _, CROWDED, StreamState};
+use millstream_jetstream::broker::Broker as _;
 use serde_json::json;
 
 use super::{
-    address, chart,
+    address,
     layout::{Frame, page},
     page_request::Visit,
+    streams::{self, Stream, grouped, span},
 };
 use crate::{problem::Problem, views::ask_once};
 
@@ -29,6 +32,10 @@ use crate::{problem::Problem, views::ask_once};
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// No key has this prefix, so a query for such rows returns only a position.
 const NO_KEY: &str = "\u{10ffff}";
+/// What a view says that has stopped at a message which it cannot apply.
+const HALTED: &str = " halted at ";
+/// The streams beside the chain of commands, events and outcomes.
+const OTHER_STREAMS: [&str; 4] = [DEAD_LETTERS, TIMERS, REPORTS, AUDIT];
 
 #[derive(Template)]
 #[template(path = "pages/home.html")]
@@ -38,6 +45,8 @@ struct Home<'a> {
     views: Vec<View<'a>>,
     /// How many of them have reached the end of their stream.
     current: usize,
+    /// How many have stopped.
+    halted: usize,
 }
 
 struct Pipeline {
@@ -45,16 +54,9 @@ struct Pipeline {
     waiting: Option<u64>,
     events: Stream,
     outcomes: Stream,
-}
-
-struct Stream {
-    last: String,
-    held: String,
-    fill: String,
-    meter: String,
-    is_crowded: bool,
-    /// Why it is not known.
-    why: String,
+    others: Vec<Stream>,
+    /// Whether the user may look at dead letters.
+    with_letters: bool,
 }
 
 struct View<'a> {
@@ -63,6 +65,9 @@ struct View<'a> {
     to: String,
     position: String,
     lag: Option<u64>,
+    /// For how long the first message that it has not applied has been there.
+    behind_for: String,
+    is_halted: bool,
     why: String,
 }
 
@@ -70,29 +75,43 @@ struct View<'a> {
 pub(super) async fn get(visit: Visit) -> Result<Response, Problem> {
     let may_see = visit.pages.contexts.iter().all(|context| visit.principal.may_list(context, "command", ""));
     let broker = &visit.pages.commands.broker;
-    let states = [COMMANDS, EVENTS, OUTCOMES]
-        .map(|name| async move { broker.state(name).await.map_err(|error| error.to_string()) });
-    let [commands, events, outcomes] = states;
-    let (commands, events, outcomes, decided) = futures::join!(commands, events, outcomes, async {
-        if may_see { decided(&visit).await } else { None }
-    });
+    let (events, outcomes) = futures::join!(streams::state(broker, EVENTS), streams::state(broker, OUTCOMES));
     let ends = [&events, &outcomes].map(|state| state.as_ref().map_or(0, |state| state.last_sequence));
     let known = visit.pages.commands.views.known.iter();
     let granted = known.filter(|(context, name)| visit.principal.may_ask(context, name));
     let views = join_all(granted.map(|(context, name)| view(&visit, context, name, ends))).await;
-    let waiting = commands
-        .as_ref()
-        .ok()
-        .zip(decided)
-        .map(|(state, decided)| state.last_sequence.saturating_sub(decided));
-    let pipeline = may_see.then(|| Pipeline {
-        commands: stream(commands),
-        waiting,
-        events: stream(events),
-        outcomes: stream(outcomes),
-    });
+    let pipeline = if may_see {
+        let (events, outcomes) = (Stream::new(EVENTS, &events), Stream::new(OUTCOMES, &outcomes));
+        Some(pipeline(&visit, events, outcomes).await)
+    } else {
+        None
+    };
     let current = views.iter().filter(|view| view.lag == Some(0)).count();
-    page(StatusCode::OK, &Home { frame: Frame::new(&visit), pipeline, views, current })
+    let halted = views.iter().filter(|view| view.is_halted).count();
+    page(StatusCode::OK, &Home { frame: Frame::new(&visit).refreshing(), pipeline, views, current, halted })
+}
+
+async fn pipeline(visit: &Visit, events: Stream, outcomes: Stream) -> Pipeline {
+    let broker = &visit.pages.commands.broker;
+    let (state, decided, rate_of_commands, rate_of_events, others) = futures::join!(
+        streams::state(broker, COMMANDS),
+        decided(visit),
+        streams::rate(broker, COMMANDS),
+        streams::rate(broker, EVENTS),
+        join_all(
+            OTHER_STREAMS.map(|name| async move { Stream::new(name, &streams::state(broker, name).await) })
+        ),
+    );
+    let waiting =
+        state.as_ref().ok().zip(decided).map(|(state, decided)| state.last_sequence.saturating_sub(decided));
+    Pipeline {
+        commands: Stream { rate: rate_of_commands, ..Stream::new(COMMANDS, &state) },
+        waiting,
+        events: Stream { rate: rate_of_events, ..events },
+        outcomes,
+        others,
+        with_letters: visit.principal.may_touch_some_letter(LetterAction::Read),
+    }
 }
 
 /// The position up to which COMMANDS is decided.
@@ -102,10 +121,10 @@ async fn decided(visit: &Visit) -> Option<u64> {
 }
 
 async fn view<'a>(visit: &Visit, context: &'a str, name: &'a str, [events, outcomes]: [u64; 2]) -> View<'a> {
+    let broker = &visit.pages.commands.broker;
     let subject = format!("{QUERY_PREFIX}.{context}.{name}.list");
     let body = json!({ "prefix": NO_KEY, "limit": 1 }).to_string().into();
-    let asked =
-        tokio::time::timeout(ANSWER_WAIT, ask_once(&visit.pages.commands.broker, &subject, body, None)).await;
+    let asked = tokio::time::timeout(ANSWER_WAIT, ask_once(broker, &subject, body, None)).await;
     let (position, why) = match asked {
         Ok(Ok(answer)) => {
             (answer.position.and_then(|position| position.parse::<StreamPosition>().ok()), String::new())
@@ -113,69 +132,32 @@ async fn view<'a>(visit: &Visit, context: &'a str, name: &'a str, [events, outco
         Ok(Err(error)) => (None, super::api::Refusal::from(Problem::from(error)).detail),
         Err(_) => (None, "It does not answer.".to_owned()),
     };
-    let end = if visit.pages.commands.views.stream_of(name) == OUTCOMES { outcomes } else { events };
+    let (stream, end) = match visit.pages.commands.views.stream_of(name) {
+        OUTCOMES => (OUTCOMES, outcomes),
+        _ => (EVENTS, events),
+    };
+    let lag = position.as_ref().map(|position| end.saturating_sub(position.sequence));
+    let behind_for = match &position {
+        Some(position) if position.sequence < end => waiting_for(visit, stream, position.sequence + 1).await,
+        _ => String::new(),
+    };
     View {
         context,
         name,
         to: address::path(&["views", context, name]),
-        lag: position.as_ref().map(|position| end.saturating_sub(position.sequence)),
+        lag,
+        behind_for,
         position: position.map(|position| grouped(position.sequence)).unwrap_or_default(),
+        is_halted: why.contains(HALTED),
         why,
     }
 }
 
-fn stream(state: Result<StreamState, String>) -> Stream {
-    let state = match state {
-        Ok(state) => state,
-        Err(why) => {
-            let [last, held, fill, meter] = [(); 4].map(|()| String::new());
-            return Stream { last, held, fill, meter, is_crowded: false, why };
-        }
+/// For how long a message has been there; empty if it is not there any more.
+async fn waiting_for(visit: &Visit, stream: &str, sequence: u64) -> String {
+    let Ok(Some(message)) = visit.pages.commands.broker.get(stream, sequence).await else {
+        return String::new();
     };
-    let ratio = state.usage.ratio();
-    let thousandths = (ratio * 1_000.0) as u64;
-    Stream {
-        last: grouped(state.last_sequence),
-        held: format!("{} messages, {}", grouped(state.usage.messages), size(state.usage.bytes)),
-        fill: format!("{}.{} % full", thousandths / 10, thousandths % 10),
-        meter: chart::meter(thousandths),
-        is_crowded: ratio > CROWDED,
-        why: String::new(),
-    }
-}
-
-/// A number with a narrow space between thousands.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            grouped.push('\u{202f}');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_024 => format!("{bytes} B"),
-        1_024..1_048_576 => format!("{} KiB", bytes / 1_024),
-        1_048_576..1_073_741_824 => format!("{} MiB", bytes / 1_048_576),
-        _ => format!("{} GiB", bytes / 1_073_741_824),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        assert_eq!(
-            [0, 999, 1_000, 1_234_567].map(grouped),
-            ["0", "999", "1\u{202f}000", "1\u{202f}234\u{202f}567"]
-        );
-        assert_eq!([1_023, 2_048, 3 << 20, 5 << 30].map(size), ["1023 B", "2 KiB", "3 MiB", "5 GiB"]);
-    }
+    let waited = Timestamp::now().duration_since(message.stored_at);
+    span(waited.as_secs().try_into().unwrap_or_default())
 }

@@ -5,11 +5,15 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use millstream_contract::api_key::LetterAction;
 
 use super::{Pages, address, api::Refusal, page_request::Visit, session::FormToken};
 use crate::{key_ring::Principal, problem::Problem};
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+
+/// How often a page that is not told of changes asks for itself.
+const REFRESH_SECONDS: u8 = 5;
 
 /// A link to another page.
 pub(super) struct Link {
@@ -36,6 +40,8 @@ pub(super) struct Frame<'a> {
     pub(super) live: String,
     /// The position of the page's content.
     pub(super) position: String,
+    /// How many seconds an open page waits before it shows its parts anew; 0 if it does not.
+    pub(super) every: u8,
 }
 
 impl<'a> Frame<'a> {
@@ -53,7 +59,8 @@ impl<'a> Frame<'a> {
     fn of(pages: &'a Pages, principal: Option<&Principal>, form_token: &'a str, path: &str) -> Self {
         let signed_in = principal.filter(|_| !pages.guard.is_open()).map(|who| who.name().to_owned());
         let navigation = principal.map(|who| pages.navigation(who, path)).unwrap_or_default();
-        Self { pages, navigation, signed_in, form_token, live: String::new(), position: String::new() }
+        let (live, position) = (String::new(), String::new());
+        Self { pages, navigation, signed_in, form_token, live, position, every: 0 }
     }
 
     /// The same, for a page that refreshes when one of these changes. Each is `watch=…` or `list=…` with its parts.
@@ -62,6 +69,13 @@ impl<'a> Frame<'a> {
         self.live = serde_urlencoded::to_string(watched).unwrap_or_default();
         position.clone_into(&mut self.position);
         self
+    }
+}
+
+impl Frame<'_> {
+    /// The same, for a page that shows its parts anew every few seconds, because nobody tells when they change.
+    pub(super) fn refreshing(self) -> Self {
+        Self { every: REFRESH_SECONDS, ..self }
     }
 }
 
@@ -74,6 +88,9 @@ impl Pages {
             Link { to, name: name.to_owned(), is_here }
         };
         let mut system = vec![link("/".to_owned(), "Overview")];
+        if principal.may_touch_some_letter(LetterAction::Read) {
+            system.push(link("/dead-letters".to_owned(), "Dead letters"));
+        }
         if principal.may_ask_queries() {
             system.push(link("/queries".to_owned(), "Queries"));
         }

@@ -8,7 +8,8 @@ use axum::{
     response::Response,
 };
 use millstream_contract::{
-    command::derived_id, header, stored_message::StoredMessage, subject::CommandAddress,
+    api_key::LetterAction, command::derived_id, header, stored_message::StoredMessage,
+    stream_names::COMMANDS, subject::CommandAddress,
 };
 
 use super::{
@@ -30,6 +31,8 @@ struct Sent<'a> {
     row: String,
     said: Option<Said>,
     again: String,
+    /// Where its dead letter is, if it was set aside and the key may see that.
+    letter: String,
 }
 
 struct Said {
@@ -72,10 +75,19 @@ pub(super) async fn get(visit: Visit, id: Result<Path<String>, PathRejection>) -
         outcome: row.text("outcome"),
         row: if row.fields().is_empty() { String::new() } else { row.html() },
         again: address::with(&visit.path, &[("position", position), ("context", context)]),
+        letter: letter(&visit, &row),
         id: &id,
         said,
     };
     page(StatusCode::OK, &sent)
+}
+
+/// The address of the letter that a dead-lettered command has become, for whoever may read letters.
+fn letter(visit: &Visit, row: &Shown) -> String {
+    if row.text("outcome") != "dead-lettered" || !visit.principal.may_touch_some_letter(LetterAction::Read) {
+        return String::new();
+    }
+    address::path(&["dead-letters", &format!("{COMMANDS}.{}", row.text("command_position"))])
 }
 
 /// The command in COMMANDS, if it is at that position.

@@ -1,7 +1,7 @@
 // Shows the parts of an open page anew when what they show has changed. Pages do without it.
 "use strict";
-const main = document.querySelector("main[data-live]");
-if (main && "EventSource" in window) {
+const main = document.querySelector("main[data-live], main[data-every]");
+if (main) {
   const status = main.querySelector("[data-live-status]");
   const known = new Set();
   let busy = false;
@@ -27,14 +27,18 @@ if (main && "EventSource" in window) {
       const answer = await fetch(location.href, { headers: { accept: "text/html" } });
       if (answer.ok && !answer.redirected) {
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+        let isChanged = false;
         for (const part of document.querySelectorAll("[data-part]")) {
           const other = fresh.querySelector(`[data-part="${part.dataset.part}"]`);
           if (other && !other.isEqualNode(part) && !part.contains(document.activeElement)) {
             part.replaceWith(document.adoptNode(other));
+            isChanged = true;
           }
         }
         main.dataset.position = fresh.querySelector("main").dataset.position;
-        say(`Live. Changed at ${new Date().toLocaleTimeString()}.`);
+        if (isChanged || main.dataset.live) {
+          say(`Live. Changed at ${new Date().toLocaleTimeString()}.`);
+        }
       }
     } finally {
       // What changes all the time is shown every two seconds.
@@ -57,12 +61,19 @@ if (main && "EventSource" in window) {
       say("Live.");
     }
   };
-  const events = new EventSource("/live?" + main.dataset.live);
-  events.addEventListener("row", changed);
-  events.addEventListener("list", changed);
-  events.addEventListener("problem", () => say("Not live now: the view does not answer."));
-  events.addEventListener("end", () => {
-    events.close();
-    say("Not live any more. Open the page again.");
-  });
+  if (main.dataset.live && "EventSource" in window) {
+    const events = new EventSource("/live?" + main.dataset.live);
+    events.addEventListener("row", changed);
+    events.addEventListener("list", changed);
+    events.addEventListener("problem", () => say("Not live now: the view does not answer."));
+    events.addEventListener("end", () => {
+      events.close();
+      say("Not live any more. Open the page again.");
+    });
+  }
+  // Nobody tells when streams change, so such a page asks again, as long as somebody can see it.
+  if (main.dataset.every) {
+    const look = () => document.hidden || show().catch(() => say("Not live now: the gateway does not answer."));
+    setInterval(look, main.dataset.every * 1000);
+  }
 }

@@ -3,20 +3,17 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use millstream_contract::{
-    command::{letter_command_id, letter_of_command_id},
-    dead_letter::DeadLetter,
     exit_code::ExitCode,
-    header,
     outcome::{CommandOutcome, Outcome},
-    stream_names::{COMMANDS, TIMERS},
+    stream_names::COMMANDS,
 };
-use millstream_jetstream::broker::{Broker as _, NewMessage};
+use millstream_jetstream::{
+    broker::{Broker as _, NewMessage},
+    dead_letters::{kept_letter::KeptLetter, remove_letter},
+};
 use serde_json::{Map, Value, json};
 
-use super::{
-    letters::{KeptLetter, Selection},
-    remove,
-};
+use super::letters::Selection;
 use crate::{
     command_publisher::store,
     commands::send::{DEAD_LETTERED, NO_OUTCOME, REJECTED},
@@ -49,8 +46,7 @@ pub(super) async fn run(
     let mut left = 0;
     let bytes_max = connected.broker.message_bytes_max();
     for kept in &letters {
-        let command = kept.command_subject().ok_or_else(|| why_not(&kept.letter));
-        match command.and_then(|subject| fitting(message(kept, subject), bytes_max)) {
+        match kept.command(bytes_max) {
             Ok(message) => commands.push((kept, message)),
             // A letter that cannot be retried does not hold back the others.
             Err(why) => {
@@ -68,17 +64,6 @@ pub(super) async fn run(
     Ok(if left > 0 { ended?.max(DEAD_LETTERED) } else { ended? })
 }
 
-/// Why a letter cannot be put back.
-fn why_not(letter: &DeadLetter) -> String {
-    if letter.headers.unreadable().is_some() {
-        return "its headers cannot be read; its sender has to send the command again, then drop the letter"
-            .to_owned();
-    }
-    format!(
-        "it is no command. Commands are the letters of {COMMANDS}, those of {TIMERS} that fell due on a subject with four names, and whole effects of events"
-    )
-}
-
 async fn retry(
     arguments: &RetryArguments,
     commands: Vec<(&KeptLetter, NewMessage)>,
@@ -90,7 +75,7 @@ async fn retry(
         // They are published one after the other, so that COMMANDS has them in their original order.
         let position = store(&connected.broker, COMMANDS, &command).await?;
         // If this is interrupted before the letter is removed, the next retry publishes it again under the same id, which gives a duplicate.
-        remove(&connected.broker, kept).await?;
+        remove_letter(&connected.broker, kept).await?;
         waiting.insert(position, kept);
     }
     let mut worst = ExitCode::Ok.number();
@@ -116,36 +101,6 @@ async fn retry(
     Ok(worst)
 }
 
-/// The message as it was published, under an id: its own, or one made from its position, so that it takes effect once however often it is
-/// retried.
-fn message(kept: &KeptLetter, subject: String) -> NewMessage {
-    let letter = &kept.letter;
-    let mut headers = letter.headers.clone();
-    // An id whose header is written in another case counts, too. A second id beside it would be refused for ever.
-    if headers.find(header::COMMAND_ID).is_none() {
-        let id = match &*letter.stream {
-            COMMANDS => letter_of_command_id(letter.sequence, kept.set_aside_at, &letter.payload),
-            stream => letter_command_id(stream, letter.sequence),
-        };
-        let is_id = |name: &str| name.eq_ignore_ascii_case(header::COMMAND_ID);
-        headers = headers.iter().filter(|(name, _)| !is_id(name)).collect();
-        headers.push(header::COMMAND_ID, id);
-    }
-    NewMessage { subject, expected_last: None, headers, payload: letter.payload.clone() }
-}
-
-/// The message, if the server accepts it together with the id that a retry gives it.
-fn fitting(message: NewMessage, bytes_max: usize) -> Result<NewMessage, String> {
-    let expected = header::EXPECTED_STREAM.len() + COMMANDS.len() + ": \r\n".len();
-    let size = message.headers.block().len() + message.payload.len() + expected;
-    if size <= bytes_max {
-        return Ok(message);
-    }
-    Err(format!(
-        "with its id it takes {size} bytes, and this server takes commands of up to {bytes_max}; raise max_payload and retry it then"
-    ))
-}
-
 fn code(outcome: &Outcome) -> u8 {
     match outcome.first() {
         Outcome::Rejected { .. } => REJECTED,
@@ -165,27 +120,4 @@ fn show(kept: &KeptLetter, outcome: &CommandOutcome, json: bool) -> Result<(), C
     fields.insert("command_position".into(), json!(outcome.position));
     outcome.outcome.put_json(&mut fields);
     Ok(output::line(Value::Object(fields))?)
-}
-
-#[cfg(test)]
-mod tests {
-    use millstream_contract::stored_message::Headers;
-
-    use super::*;
-
-    #[test]
-    fn a_letter_that_fits_only_without_the_id_of_a_retry_stays_and_says_so() {
-        let letter = |bytes: usize| {
-            let payload = vec![b' '; bytes].into();
-            NewMessage {
-                subject: "cmd.a.b.c.d".into(),
-                expected_last: None,
-                headers: Headers::new(),
-                payload,
-            }
-        };
-        assert!(fitting(letter(100), 200).is_ok());
-        let why = fitting(letter(1_000), 200).unwrap_err();
-        assert!(why.contains("max_payload") && why.contains("200"), "{why}");
-    }
 }

@@ -12,12 +12,24 @@ use crate::{
     table::{Table, TableRow, Value, ValueError},
 };
 
+/// What an operator does about a file of SQLite that is damaged. Everything in it can be filled again.
+pub(crate) const DAMAGED: &str = "the file of the tables is damaged: stop the stage, remove that file with its -wal and -shm, and start the stage, which fills them anew";
+
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     /// SQLite refused or failed.
     #[error("SQLite failed at: {statement}")]
     Sqlite {
+        /// The operation.
+        statement: String,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// SQLite cannot read its own file any more.
+    #[error("SQLite failed at: {statement}; {DAMAGED}")]
+    Damaged {
         /// The operation.
         statement: String,
         /// Why.
@@ -109,7 +121,9 @@ pub(crate) fn passes(error: &postgres::Error) -> bool {
 impl Failure for DatabaseError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Sqlite { .. } | Self::File { .. } | Self::Gone { .. } => ExitCode::InputOutput,
+            Self::Sqlite { .. } | Self::Damaged { .. } | Self::File { .. } | Self::Gone { .. } => {
+                ExitCode::InputOutput
+            }
             Self::Store(error) => error.exit_code(),
             Self::Address(_) | Self::Tls(_) => ExitCode::Configuration,
             Self::Value(_) | Self::Ended => ExitCode::Software,

@@ -10,7 +10,9 @@ use std::{
 
 use millstream_store::read_store::{Checkpoint, ProjectionId};
 use millstream_values::money::places_other_than_hundredths;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params, params_from_iter, types::ToSqlOutput};
+use rusqlite::{
+    Connection, ErrorCode, Transaction, TransactionBehavior, params, params_from_iter, types::ToSqlOutput,
+};
 
 use crate::{
     database::{Database, DatabaseError, Filling, Move, Rows, StoredPosition, TableChange},
@@ -86,7 +88,15 @@ fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
 }
 
 fn failed(statement: &str) -> impl FnOnce(rusqlite::Error) -> DatabaseError {
-    move |source| DatabaseError::Sqlite { statement: statement.to_owned(), source }
+    move |source| {
+        let statement = statement.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                DatabaseError::Damaged { statement, source }
+            }
+            _ => DatabaseError::Sqlite { statement, source },
+        }
+    }
 }
 
 fn begin(connection: &mut Connection) -> Result<Transaction<'_>, DatabaseError> {

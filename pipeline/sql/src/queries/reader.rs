@@ -1,5 +1,6 @@
 //! Asks a database one statement, without any right to change something, and within limits of time, rows and memory.
 
+mod exact_sum;
 mod postgres;
 mod sqlite;
 

@@ -15,8 +15,11 @@ use rusqlite::{
 use serde_json::{Map, Value as Json, json};
 use tokio::time::Instant;
 
-use super::{Answer, Argument, AskError, Limits, Reader, StatementText, position_of, size_of};
+use super::{
+    Answer, Argument, AskError, Limits, Reader, StatementText, exact_sum::use_exact_sum, position_of, size_of,
+};
 use crate::{
+    database::DAMAGED,
     definition::{Dialect, create_in_place},
     plan::Plan,
 };
@@ -102,6 +105,7 @@ fn restrict(connection: &mut Connection) -> Result<(), AskError> {
     ] {
         connection.set_limit(limit, most).map_err(unavailable)?;
     }
+    use_exact_sum(connection).map_err(unavailable)?;
     connection.authorizer(Some(allowed)).map_err(unavailable)
 }
 
@@ -130,6 +134,10 @@ fn refused(error: &rusqlite::Error, limits: Option<Limits>) -> AskError {
         (_, Some(ErrorCode::OperationInterrupted), Some(limits)) => AskError::TooLong(limits.time),
         (_, Some(ErrorCode::DatabaseBusy | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen), _) => {
             AskError::Unavailable(error.to_string())
+        }
+        (_, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase), _) => {
+            tracing::error!(%error, "{DAMAGED}");
+            AskError::Unavailable(format!("{error}: {DAMAGED}"))
         }
         (rusqlite::Error::SqlInputError { msg, sql, offset, .. }, _, _) => {
             let before = usize::try_from(*offset).ok().and_then(|offset| sql.get(..offset));
@@ -237,5 +245,43 @@ impl Reader for SqliteReader {
             idle.push(connection);
         }
         answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use millstream_contract::exit_code::{ExitCode, Failure as _};
+
+    use super::*;
+    use crate::{database::DatabaseError, sqlite::SqliteDatabase};
+
+    const LIMITS: Limits = Limits { time: Duration::from_secs(60), rows: 10, bytes: 1_000 };
+
+    fn asked(path: &Path) -> Result<Answer, AskError> {
+        let statement = StatementText::read("SELECT 1 AS one", |_| false).unwrap();
+        SqliteReader::new(path, Vec::new()).ask(&statement, &[], LIMITS)
+    }
+
+    /// Whoever asks can do nothing about it.
+    #[test]
+    fn a_damaged_file_is_the_stages_fault_and_is_told_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("replica.sqlite");
+        drop(SqliteDatabase::open(&path).unwrap());
+        assert_eq!(asked(&path).unwrap().rows.len(), 1);
+        let mut bytes = fs::read(&path).unwrap();
+        // The first page names the tables, and the others hold them.
+        bytes.iter_mut().skip(4096).for_each(|byte| *byte = 0xff);
+        fs::write(&path, &bytes).unwrap();
+        let refused = asked(&path).unwrap_err();
+        assert!(matches!(&refused, AskError::Unavailable(text) if text.contains(DAMAGED)), "{refused:?}");
+        let opened = SqliteDatabase::open(&path).map(drop).unwrap_err();
+        assert!(matches!(opened, DatabaseError::Damaged { .. }), "{opened:?}");
+        assert_eq!(opened.exit_code(), ExitCode::InputOutput);
+        assert!(opened.to_string().contains("remove that file"), "{opened}");
+        fs::write(&path, [b'x'; 8192]).unwrap();
+        assert!(matches!(asked(&path), Err(AskError::Unavailable(_))));
     }
 }

@@ -116,6 +116,8 @@ const HISTORY: &[Door] = &[Door::History];
 const LETTERS: &[Door] = &[Door::Letters, Door::Letter, Door::LetterMove];
 const LETTER: &[Door] = &[Door::Letter, Door::LetterMove];
 const LETTER_MOVE: &[Door] = &[Door::LetterMove];
+/// What is done only where the audit log can say so.
+const AUDITED: &[Door] = &[Door::Command, Door::Lines, Door::LetterMove];
 /// Where rows are granted.
 const GRANTED: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports, Door::Query, Door::Live];
 /// Where a position is read.
@@ -356,12 +358,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(503, "issuer-unavailable", EVERYWHERE, "Send it again after Retry-After; nothing is stored.")
         .only(Gateway::WithKeys),
     known(503, "busy", EVERYWHERE, "Nothing is stored; send it again after Retry-After."),
-    known(
-        503,
-        "audit-unavailable",
-        &[Door::Command, Door::Lines, Door::LetterMove],
-        "Nothing is stored; send it again after Retry-After.",
-    ),
+    known(503, "audit-unavailable", AUDITED, "Nothing is stored; send it again after Retry-After."),
     known(
         503,
         "letters-unavailable",

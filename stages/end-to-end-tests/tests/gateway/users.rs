@@ -16,7 +16,7 @@ use end_to_end_tests::{
 };
 use serde_json::Value;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
 };
 
@@ -33,20 +33,21 @@ async fn till(client: &Client) -> Option<Value> {
 
 /// Sends requests with headers that are none until `ended`, and counts them. The server takes them: it does not look into headers.
 async fn send_unreadable(address: String, ended: Arc<AtomicBool>, count: Arc<AtomicUsize>) {
-    let mut line = TcpStream::connect(address).await.unwrap();
+    let (read, mut line) = TcpStream::connect(address).await.unwrap().into_split();
+    let mut said = BufReader::new(read).lines();
     let headers = "NATS/1.0\r\nA : b\r\n\r\n";
     let connect = "CONNECT {\"verbose\":false,\"headers\":true}\r\n";
     let request =
         format!("HPUB as.bad.submit.retail.till.1_x.close {0} {0}\r\n{headers}\r\nPING\r\n", headers.len());
     line.write_all(connect.as_bytes()).await.unwrap();
-    let mut said = vec![0; 4096];
     while !ended.load(Ordering::Relaxed) {
         line.write_all(request.as_bytes()).await.unwrap();
-        // The server has it.
-        loop {
-            let bytes = line.read(&mut said).await.unwrap();
-            if said[..bytes].ends_with(b"PONG\r\n") {
-                break;
+        // The server has it when it answers. It asks, too, at any time.
+        while let word = said.next_line().await.unwrap().expect("the server keeps the connection")
+            && word != "PONG"
+        {
+            if word == "PING" {
+                line.write_all(b"PONG\r\n").await.unwrap();
             }
         }
         count.fetch_add(1, Ordering::Relaxed);

@@ -57,7 +57,7 @@ impl Currency {
 
     /// An amount in minor units as an exact decimal number: `12.00` for 1200 in USD.
     pub fn decimal(&self, minor_units: i64) -> String {
-        decimal(minor_units, self.places())
+        decimal(minor_units.into(), self.places())
     }
 
     /// The code.
@@ -111,9 +111,9 @@ impl fmt::Debug for Currency {
 
 /// An amount in minor units as a decimal number in the currency of a row, as [`Currency::decimal`]. If a row has no valid currency, it is shown
 /// with two decimal places.
-pub fn decimal_in(currency: Option<&str>, minor_units: i64) -> String {
+pub fn decimal_in(currency: Option<&str>, minor_units: impl Into<i128>) -> String {
     let currency = currency.and_then(|code| Currency::try_from(code.to_owned()).ok());
-    decimal(minor_units, currency.map_or(PLACES_DEFAULT, |currency| currency.places()))
+    decimal(minor_units.into(), currency.map_or(PLACES_DEFAULT, |currency| currency.places()))
 }
 
 /// The ISO 4217 codes whose minor unit is not a hundredth, each with its number of decimal places.
@@ -124,7 +124,7 @@ pub fn places_other_than_hundredths() -> impl Iterator<Item = (String, u32)> {
     places.filter(|(_, places)| *places != PLACES_DEFAULT).map(|(code, places)| (code.into(), places))
 }
 
-fn decimal(minor_units: i64, places: u32) -> String {
+fn decimal(minor_units: i128, places: u32) -> String {
     let sign = if minor_units < 0 { "-" } else { "" };
     let width = places as usize + 1;
     let digits = format!("{:0width$}", minor_units.unsigned_abs());

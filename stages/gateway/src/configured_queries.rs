@@ -80,10 +80,10 @@ impl Table {
         })
     }
 
-    /// A cell as text. Amounts have the decimal places of their currency.
+    /// A cell as text. Amounts have the decimal places of their currency; those that are no whole minor units, as of an average, are rounded.
     pub(crate) fn text(&self, row: &Map<String, Value>, column: &str) -> String {
         let value = row.get(column).unwrap_or(&Value::Null);
-        match (self.money.get(column), value.as_i64()) {
+        match (self.money.get(column), minor_units(value)) {
             (Some(currency), Some(units)) => decimal_in(row.get(currency).and_then(Value::as_str), units),
             _ => cell(value),
         }
@@ -96,6 +96,17 @@ impl Table {
             (self.columns.iter().map(String::as_str).collect(), cells.collect());
         csv(&names, &cells, LineEnd::CarriageReturnLineFeed).into()
     }
+}
+
+/// An amount in minor units. A sum beyond 64 bits comes as a real number.
+fn minor_units(value: &Value) -> Option<i128> {
+    let number = value.as_number()?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "what is beyond 128 bits is told as the largest that is not"
+    )]
+    let rounded = || Some(number.as_f64()?.round() as i128);
+    number.as_i128().or_else(rounded)
 }
 
 /// A query that somebody may ask, and the parameters for which only certain values are granted.
@@ -381,9 +392,12 @@ mod tests {
     #[test]
     fn amounts_have_the_places_of_their_currency_and_all_else_is_as_it_is() {
         let body = br#"{"columns":["sku","amount","currency","share"],"money":{"amount":"currency"},"cut":true,"rows":[
-            {"sku":"a,b","amount":1200,"currency":"USD","share":0.5},{"sku":null,"amount":7,"currency":"JPY","share":true}]}"#;
+            {"sku":"a,b","amount":1200,"currency":"USD","share":0.5},{"sku":null,"amount":7,"currency":"JPY","share":true},
+            {"sku":"sums","amount":9.4e18,"currency":"USD","share":1},{"sku":"mean","amount":1249.6,"currency":"USD","share":"x"}]}"#;
         let table = Table::read(body).unwrap();
-        assert_eq!(table.csv(), "sku,amount,currency,share\r\n\"a,b\",12.00,USD,0.5\r\n,7,JPY,true\r\n");
+        let expected = "sku,amount,currency,share\r\n\"a,b\",12.00,USD,0.5\r\n,7,JPY,true\r\n\
+             sums,94000000000000000.00,USD,1\r\nmean,12.50,USD,x\r\n";
+        assert_eq!(table.csv(), expected);
         assert!(table.cut && Table::read(b"[]").is_err());
     }
 

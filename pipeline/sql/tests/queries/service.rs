@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::{Client, HeaderMap, client::RequestErrorKind};
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use millstream_contract::{header, stream_names::EVENTS};
 use millstream_jetstream::testing::test_server::TestServer;
 use millstream_read_side::projection_runner::{Hurry, ProjectionStatus};
@@ -59,7 +60,7 @@ impl Reply {
 
 /// A service over a database, and a client of it.
 struct Running {
-    _server: TestServer,
+    server: TestServer,
     client: Client,
     queries: SqlQueries,
     folder: TempDir,
@@ -85,7 +86,7 @@ impl Running {
             SqlQueries::start(&broker, "0.1.0", library, reader, settings, vec![watched], hurry.clone())
                 .await;
         let client = server.client().await;
-        Self { _server: server, client, queries: queries.unwrap(), folder, status, hurry }
+        Self { server, client, queries: queries.unwrap(), folder, status, hurry }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -94,26 +95,7 @@ impl Running {
 
     /// None where nobody listens.
     async fn ask(&self, name: &str, body: &Value, headers: &[(&str, &str)]) -> Option<Reply> {
-        self.send(name, body.to_string(), headers).await
-    }
-
-    async fn send(&self, name: &str, body: String, headers: &[(&str, &str)]) -> Option<Reply> {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.insert(*name, *value);
-        }
-        let subject = format!("query.retail.{name}");
-        let request = async_nats::Request::new().payload(body.into()).headers(map).timeout(Some(PATIENCE));
-        let answer = match self.client.send_request(subject, request).await {
-            Ok(answer) => answer,
-            Err(error) if error.kind() == RequestErrorKind::NoResponders => return None,
-            Err(error) => panic!("{name}: {error}"),
-        };
-        let headers = answer.headers.unwrap_or_default();
-        let text = |name: &str| headers.get(name).map(|value| value.to_string());
-        let code = text("Nats-Service-Error-Code").map_or(200, |code| code.parse().unwrap());
-        let payload = String::from_utf8(answer.payload.to_vec()).unwrap();
-        Some(Reply { code, text: text("Nats-Service-Error").unwrap_or(payload), headers })
+        send(&self.client, name, body.to_string(), headers).await
     }
 
     async fn asked(&self, name: &str, body: Value) -> Reply {
@@ -121,7 +103,7 @@ impl Running {
     }
 
     async fn asked_with(&self, body: &str) -> Reply {
-        self.send("sellers", body.to_owned(), &[]).await.expect("it is answered")
+        send(&self.client, "sellers", body.to_owned(), &[]).await.expect("it is answered")
     }
 
     /// Asks until an answer is as wanted.
@@ -137,6 +119,26 @@ impl Running {
         };
         tokio::time::timeout(PATIENCE, found).await.expect("it comes to that");
     }
+}
+
+/// Asks a query through a connection. None where nobody listens.
+async fn send(client: &Client, name: &str, body: String, headers: &[(&str, &str)]) -> Option<Reply> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.insert(*name, *value);
+    }
+    let subject = format!("query.retail.{name}");
+    let request = async_nats::Request::new().payload(body.into()).headers(map).timeout(Some(PATIENCE));
+    let answer = match client.send_request(subject, request).await {
+        Ok(answer) => answer,
+        Err(error) if error.kind() == RequestErrorKind::NoResponders => return None,
+        Err(error) => panic!("{name}: {error}"),
+    };
+    let headers = answer.headers.unwrap_or_default();
+    let text = |name: &str| headers.get(name).map(|value| value.to_string());
+    let code = text("Nats-Service-Error-Code").map_or(200, |code| code.parse().unwrap());
+    let payload = String::from_utf8(answer.payload.to_vec()).unwrap();
+    Some(Reply { code, text: text("Nats-Service-Error").unwrap_or(payload), headers })
 }
 
 fn at(sequence: u64) -> ProjectionStatus {
@@ -238,7 +240,32 @@ async fn positions_are_waited_for(running: &Running) {
     assert_eq!(lost.problem(), (504, "position-not-reached"), "{lost:?}");
 }
 
-/// One place is there, and a query that would run for ever holds it: others are told at once, and have it when the time is over.
+/// The places of those who wait are never all one connection's, and whoever need not wait takes none.
+async fn a_connection_has_a_share_of_those_who_wait(running: &Running) {
+    const SHARE: usize = 128;
+    let (body, ahead) = (json!({}), [(header::POSITION, "EVENTS:g:9"), (header::WAIT_MS, "30000")]);
+    let mut crowd: FuturesUnordered<_> =
+        (0..2 * SHARE).map(|_| running.ask("_queries", &body, &ahead)).collect();
+    for _ in 0..SHARE {
+        let refused = tokio::time::timeout(PATIENCE, crowd.next()).await.expect("one in two is refused");
+        assert_eq!(refused.flatten().unwrap().problem(), (429, "busy"));
+    }
+    let other = running.server.client().await;
+    for (client, position, expected) in [
+        (&running.client, "EVENTS:g:9", (429, "busy")),
+        (&running.client, "EVENTS:g:8", (200, "")),
+        (&other, "EVENTS:g:9", (504, "position-not-reached")),
+    ] {
+        let headers = [(header::POSITION, position), (header::WAIT_MS, "10")];
+        let answer = send(client, "_queries", body.to_string(), &headers).await.unwrap();
+        assert_eq!(answer.problem(), expected, "{position}: {answer:?}");
+    }
+    running.status.send_replace(at(9));
+    let answered: Vec<Reply> = crowd.map(Option::unwrap).collect().await;
+    assert!(answered.len() == SHARE && answered.iter().all(|reply| reply.code == 200), "{answered:?}");
+}
+
+/// One place is there, and a query that would run for ever holds it: others wait a second, are told, and have it when the time is over.
 async fn a_query_without_end_is_ended_and_others_are_told(running: &Running) {
     loop {
         let endless = running.asked("endless", json!({}));
@@ -288,10 +315,11 @@ async fn serve(reader: Arc<dyn Reader>) {
     it_tells_what_there_is(&running).await;
     answers_and_refusals(&running).await;
     positions_are_waited_for(&running).await;
+    a_connection_has_a_share_of_those_who_wait(&running).await;
     running.status.send_replace(at(7));
     a_query_without_end_is_ended_and_others_are_told(&running).await;
     files_are_read_again(&running).await;
-    let Running { _server, client, queries, .. } = running;
+    let Running { server: _server, client, queries, .. } = running;
     queries.stop().await;
     let gone = client.request("query.retail.sellers", "".into()).await.unwrap_err();
     assert_eq!(gone.kind(), RequestErrorKind::NoResponders);

@@ -1,5 +1,6 @@
 //! `SUM` for SQLite, whose own refuses whole numbers that add up to more than 64 bits: anybody's largest amounts, each of them valid, would have
-//! a query over all stores refused for everybody. PostgreSQL adds without that limit, and so does this one.
+//! a query over all stores refused for everybody. PostgreSQL adds without that limit, and so does this one. Deliberately absent: a text of which
+//! only the beginning is a number, which SQLite counts as that number and this one as 0.
 
 use rusqlite::{
     Connection, Result,
@@ -24,40 +25,83 @@ struct ExactSum;
 struct Sum {
     whole: i128,
     real: f64,
-    /// How many values are not whole numbers: the sum is not one either, as long as there are such.
-    reals: u64,
+    /// What the rounding of `real` has lost so far (Neumaier's way of adding, which SQLite's own has, too).
+    lost: f64,
+    /// Whether a value is, or was within the window, no whole number: then the sum is none either, as SQLite has it.
+    is_real: bool,
     /// How many values there are, without nulls.
     values: u64,
 }
 
-impl Sum {
-    fn add(&mut self, value: ValueRef<'_>, sign: i8) {
-        let change = |count: u64| if sign > 0 { count + 1 } else { count.saturating_sub(1) };
-        match value {
-            ValueRef::Null => return,
-            ValueRef::Integer(number) => self.whole += i128::from(number) * i128::from(sign),
-            ValueRef::Real(number) => {
-                self.real += number * f64::from(sign);
-                self.reals = change(self.reals);
-            }
+/// A value as SQLite counts it: a text is the number that it writes, or 0.
+enum Addend {
+    Whole(i64),
+    Real(f64),
+}
+
+impl Addend {
+    fn of(value: ValueRef<'_>) -> Option<Self> {
+        Some(match value {
+            ValueRef::Null => return None,
+            ValueRef::Integer(number) => Self::Whole(number),
+            ValueRef::Real(number) => Self::Real(number),
             ValueRef::Text(text) | ValueRef::Blob(text) => {
-                let number = std::str::from_utf8(text).ok().and_then(|text| text.trim().parse::<f64>().ok());
-                self.real += number.unwrap_or(0.0) * f64::from(sign);
-                self.reals = change(self.reals);
+                let text = std::str::from_utf8(text).unwrap_or_default().trim();
+                let whole = text.parse().map(Self::Whole);
+                whole.unwrap_or_else(|_| Self::Real(text.parse().unwrap_or_default()))
+            }
+        })
+    }
+}
+
+impl Sum {
+    fn add(&mut self, value: ValueRef<'_>) {
+        let Some(addend) = Addend::of(value) else { return };
+        self.values += 1;
+        match addend {
+            Addend::Whole(number) => self.whole += i128::from(number),
+            Addend::Real(number) => {
+                self.is_real = true;
+                self.add_real(number);
             }
         }
-        self.values = change(self.values);
+    }
+
+    /// Takes away what was added.
+    fn subtract(&mut self, value: ValueRef<'_>) {
+        let Some(addend) = Addend::of(value) else { return };
+        self.values = self.values.saturating_sub(1);
+        match addend {
+            Addend::Whole(number) => self.whole -= i128::from(number),
+            Addend::Real(number) => self.add_real(-number),
+        }
+    }
+
+    fn add_real(&mut self, number: f64) {
+        let (sum, lost) = added(self.real, number);
+        self.real = sum;
+        self.lost += lost;
     }
 
     /// A whole number as long as it fits, otherwise the nearest real one.
     #[expect(clippy::cast_precision_loss, reason = "a sum beyond 64 bits is told as nearly as SQLite can")]
     fn value(&self) -> Value {
-        match i64::try_from(self.whole) {
-            _ if self.values == 0 => Value::Null,
-            Ok(whole) if self.reals == 0 => Value::Integer(whole),
-            _ => Value::Real(self.whole as f64 + if self.reals == 0 { 0.0 } else { self.real }),
+        if self.values == 0 {
+            return Value::Null;
         }
+        if self.is_real {
+            let (sum, lost) = added(self.whole as f64, self.real);
+            return Value::Real(sum + (lost + self.lost));
+        }
+        i64::try_from(self.whole).map_or(Value::Real(self.whole as f64), Value::Integer)
     }
+}
+
+/// The sum of two numbers, and what its rounding has lost: nothing of infinite ones.
+fn added(one: f64, other: f64) -> (f64, f64) {
+    let sum = one + other;
+    let lost = if one.abs() > other.abs() { (one - sum) + other } else { (other - sum) + one };
+    (sum, if lost.is_finite() { lost } else { 0.0 })
 }
 
 impl Aggregate<Sum, Value> for ExactSum {
@@ -66,7 +110,7 @@ impl Aggregate<Sum, Value> for ExactSum {
     }
 
     fn step(&self, context: &mut Context<'_>, sum: &mut Sum) -> Result<()> {
-        sum.add(context.get_raw(0), 1);
+        sum.add(context.get_raw(0));
         Ok(())
     }
 
@@ -81,7 +125,7 @@ impl WindowAggregate<Sum, Value> for ExactSum {
     }
 
     fn inverse(&self, context: &mut Context<'_>, sum: &mut Sum) -> Result<()> {
-        sum.add(context.get_raw(0), -1);
+        sum.subtract(context.get_raw(0));
         Ok(())
     }
 }
@@ -122,9 +166,13 @@ mod tests {
             connection
                 .execute_batch("CREATE TABLE t(k, n); INSERT INTO t VALUES (1, 1), (2, NULL), (3, 2.5), (4, '7'), (5, -3), (6, 'x'), (7, 4);")
                 .unwrap();
+            let tenths = "INSERT INTO t SELECT 100 + value, 0.1 FROM (WITH RECURSIVE v(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM v WHERE value < 10) SELECT value FROM v)";
+            connection.execute_batch(tenths).unwrap();
             [
                 "SELECT SUM(n) FROM t",
-                "SELECT SUM(n) FROM t WHERE k > 9",
+                "SELECT SUM(n) FROM t WHERE k > 100",
+                "SELECT SUM(n) FROM t WHERE k = 4",
+                "SELECT SUM(n) FROM t WHERE k BETWEEN 9 AND 99",
                 "SELECT SUM(n) FROM t WHERE k = 2",
                 "SELECT SUM(n) FROM t WHERE k IN (1, 5, 7)",
                 "SELECT SUM(n) FILTER (WHERE n > 0) FROM t WHERE k <> 4",

@@ -35,6 +35,10 @@ impl Shared {
         let Some(text) = headers.find(header::POSITION) else { return Ok(None) };
         let position: StreamPosition = text.parse().map_err(|error| Refusal::malformed(one_line(&error)))?;
         let wait = wait_of(headers.find(header::WAIT_MS)).map_err(Refusal::malformed)?;
+        let mut statuses = self.of_events(&position)?;
+        if behind(&mut statuses, &position)?.is_none() {
+            return Ok(Some(position));
+        }
         let full = |NoPlace { max, of_client }| {
             let of = if of_client { " of this connection, or of its account," } else { "" };
             Refusal::new(
@@ -47,24 +51,37 @@ impl Shared {
         // A request whose position is reached is answered even at the end.
         tokio::select! {
             biased;
-            reached = self.reached(&position, wait) => reached.map(|()| Some(position)),
+            reached = self.reached(&mut statuses, &position, wait) => reached.map(|()| Some(position)),
             () = self.closing.cancelled() => Err(Refusal::new(503, problem::UNAVAILABLE, "the stage ends")),
         }
     }
 
-    /// Waits until the tables show a position in EVENTS.
-    async fn reached(&self, position: &StreamPosition, wait: Duration) -> Result<(), Refusal> {
+    /// How far the tables of events are.
+    ///
+    /// # Errors
+    /// If the position is one of another stream.
+    fn of_events(
+        &self,
+        position: &StreamPosition,
+    ) -> Result<Vec<watch::Receiver<ProjectionStatus>>, Refusal> {
         if position.stream != EVENTS {
             let status =
                 format!("a position of {} is none that tables show; name one of {EVENTS}", position.stream);
             return Err(Refusal::malformed(status));
         }
-        let mut statuses: Vec<_> =
-            self.statuses.iter().filter(|status| status.borrow().stream == EVENTS).cloned().collect();
+        Ok(self.statuses.iter().filter(|status| status.borrow().stream == EVENTS).cloned().collect())
+    }
+
+    /// Waits until the tables show a position that they do not show yet.
+    async fn reached(
+        &self,
+        statuses: &mut [watch::Receiver<ProjectionStatus>],
+        position: &StreamPosition,
+        wait: Duration,
+    ) -> Result<(), Refusal> {
+        let _hurry = self.hurry.begin();
         let reached = async {
-            let mut hurry = None;
-            while behind(&mut statuses, position)?.is_some() {
-                hurry.get_or_insert_with(|| self.hurry.begin());
+            while behind(statuses, position)?.is_some() {
                 any_changed(statuses.iter_mut()).await;
             }
             Ok(())
@@ -72,7 +89,7 @@ impl Shared {
         if let Ok(reached) = tokio::time::timeout(wait, reached).await {
             return reached;
         }
-        match behind(&mut statuses, position)? {
+        match behind(statuses, position)? {
             None => Ok(()),
             Some(at) => {
                 let wait = wait.as_millis();

@@ -1,4 +1,4 @@
-//! The places of queries that run. A query waits a moment for one, and one client never has all of them, whatever it asks for.
+//! The places of queries that run. A query waits a moment for one, and if there are several, one client never has all of them.
 
 use std::{
     collections::HashMap,
@@ -9,8 +9,8 @@ use std::{
 use millstream_read_side::client_shares::{ClientShares, NoPlace, Share};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How long a query waits for a place. It is shorter than whoever asks for the gateway waits beyond the time of a query.
-pub(super) const PLACE_WAIT: Duration = Duration::from_secs(1);
+/// How long a query waits for a place. The gateway waits for an answer five seconds longer than the query may run, so this is less.
+const PLACE_WAIT: Duration = Duration::from_secs(1);
 /// How many queries may run or wait for a place.
 const ASKED_MAX: usize = 512;
 /// How many of them may be one client's.
@@ -21,7 +21,7 @@ const ASKED_CLIENT_MAX: usize = 64;
 pub(super) struct RunningPlaces {
     all: Arc<Semaphore>,
     at_once: usize,
-    /// The share of each client that has a query here.
+    /// The places of each client. A client without a query is forgotten when there are many.
     of_clients: Mutex<HashMap<String, Arc<Semaphore>>>,
     asked: Arc<ClientShares>,
 }

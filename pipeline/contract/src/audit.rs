@@ -62,7 +62,7 @@ pub struct AuditRecord {
     /// From which address it came; none over NATS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// The subject of a command, the name and subject of a dead letter, or the method and path of any other request.
+    /// The subject of a command; the action on a dead letter, its name and its subject; or the method and path of any other request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub what: Option<String>,
     /// The command's id.
@@ -74,7 +74,8 @@ pub struct AuditRecord {
     /// Why it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// How many requests of one kind this record stands for. Absent means one. Then `time`, `address` and `what` are those of the first of them.
+    /// How many requests of one kind this record stands for. Absent means one. If there are several, `time`,
+    /// `address` and `what` are those of the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
     /// When the last of them came, where there are several.

@@ -118,10 +118,10 @@ impl Audit {
         (Self(Some(Arc::new(open))), AuditEnd(Some(writing)))
     }
 
-    /// Takes a place for the record of a command that is about to be stored.
+    /// Takes a place for the record of a command that is about to be stored, or of a dead letter that is about to be moved.
     ///
     /// # Errors
-    /// A [`Problem`] when there is no place. The command must not be stored then.
+    /// A [`Problem`] when there is no place. It must not be done then.
     pub(crate) fn place(&self, principal: &Principal, subject: &str) -> Result<CommandRecord, Problem> {
         let Some(open) = self.0.as_ref().filter(|open| open.commands) else { return Ok(CommandRecord(None)) };
         match open.waiting.clone().try_reserve_owned() {
@@ -131,7 +131,8 @@ impl Audit {
                 Ok(CommandRecord(Some((place, Box::new(record)))))
             }
             Err(_) => {
-                let detail = "the audit log cannot be written now; the command is not stored, send it again";
+                let detail =
+                    "the audit log cannot be written now, so nothing is done; send the request again";
                 Err(Problem::unavailable("audit-unavailable", detail))
             }
         }

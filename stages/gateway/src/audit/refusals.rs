@@ -1,9 +1,10 @@
 //! Gathers equal refusals, so that nobody fills AUDIT by being refused: the first is written at once, and those that follow become one record
 //! every ten minutes, with their number.
 //!
-//! Refusals are equal when sender, code, kind of address and network are. Memory is bounded by the number of kinds that are gathered at a time;
-//! what comes of further ones is one number. So refusals add at most [`KINDS_MAX`] + [`STRANGERS_MAX`] + 1 records in ten minutes, and as many
-//! once when they begin.
+//! Refusals are equal when sender, code, kind of address and network are. Memory is bounded by the number of kinds that are gathered at a time.
+//! Beyond it, where a sender was refused is given up first, and who was refused only beyond twice that number: one sender with many addresses
+//! takes no other one's name out of the log. So refusals add at most 2 × ([`KINDS_MAX`] + [`STRANGERS_MAX`]) + 1 records in ten minutes, and as
+//! many once when they begin.
 
 use std::{
     collections::HashMap,
@@ -18,11 +19,11 @@ use millstream_contract::audit::{AuditDecision, AuditRecord};
 
 /// How long equal refusals are gathered.
 pub(super) const WINDOW: Duration = Duration::from_secs(600);
-/// Kinds of refusals of known senders that are gathered at a time. Each takes about a kilobyte.
+/// Kinds of refusals of known senders that are gathered at a time, and as many again without where. Each takes about a kilobyte.
 const KINDS_MAX: usize = 512;
 /// The same of strangers, who are as many as there are addresses, so that they take no places of known senders.
 const STRANGERS_MAX: usize = 128;
-/// The code of a record about all refusals beyond those.
+/// The code of a record about all refusals beyond those, and the kind of address where that is given up.
 const OTHERS: &str = "others";
 
 /// What equal refusals have in common.
@@ -97,11 +98,13 @@ impl Refusals {
             Some(_) => (known, KINDS_MAX),
             None => (strangers, STRANGERS_MAX),
         };
+        let has_place = kinds.len() < max || kinds.contains_key(&kind);
+        let kind = if has_place { kind } else { Kind { route: OTHERS.to_owned(), network: None, ..kind } };
         if let Some(many) = kinds.get_mut(&kind) {
             many.add(record);
             return None;
         }
-        if kinds.len() < max {
+        if kinds.len() < 2 * max {
             kinds.insert(kind, Many::default());
             return Some(record);
         }
@@ -187,19 +190,38 @@ mod tests {
     }
 
     #[test]
-    fn strangers_of_any_number_take_a_bounded_place_and_none_of_known_senders() {
+    fn senders_of_any_number_of_addresses_take_a_bounded_place_and_no_other_ones_name() {
         let refusals = Refusals::default();
-        let told_at_once = |who: Option<&str>, numbers: std::ops::Range<u32>| {
-            numbers
-                .filter(|number| refusals.add(kind(who, "a", "/v1", v4(*number)), record(7)).is_some())
-                .count()
+        let from_everywhere = |who: Option<&str>, numbers: std::ops::Range<u32>| {
+            let named = || AuditRecord { who: who.map(str::to_owned), ..record(7) };
+            let firsts =
+                numbers.filter(|number| refusals.add(kind(who, "a", "/v1", v4(*number)), named()).is_some());
+            firsts.count()
         };
-        assert_eq!(told_at_once(None, 0..10_000), STRANGERS_MAX);
-        assert_eq!(told_at_once(Some("till"), 0..10_000), KINDS_MAX);
+        assert_eq!(from_everywhere(None, 0..10_000), STRANGERS_MAX + 1);
+        assert_eq!(from_everywhere(Some("till"), 0..10_000), KINDS_MAX + 1);
+        assert_eq!(from_everywhere(Some("shop"), 0..10), 1, "it has a record with its name");
+        let mut ended = refusals.ended();
+        ended.sort_by(|one, other| one.who.cmp(&other.who));
+        let expected = [10_000 - STRANGERS_MAX - 1, 9, 10_000 - KINDS_MAX - 1]
+            .map(|count| (Some(count as u64), 7, Some(7)));
+        assert_eq!(told(&ended), expected);
+        assert_eq!(
+            ended.iter().map(|each| each.who.as_deref()).collect::<Vec<_>>(),
+            [None, Some("shop"), Some("till")]
+        );
+        assert_eq!(from_everywhere(None, 0..1), 1, "there are places again");
+    }
+
+    #[test]
+    fn what_is_beyond_all_places_is_one_number() {
+        let refusals = Refusals::default();
+        let first = (0..10_000).filter(|code| {
+            refusals.add(kind(Some("till"), &format!("code-{code}"), "/v1", v4(1)), record(7)).is_some()
+        });
+        assert_eq!(first.count(), 2 * KINDS_MAX);
         let ended = refusals.ended();
-        let others = 20_000 - STRANGERS_MAX - KINDS_MAX;
-        assert_eq!(told(&ended), [(Some(others as u64), 7, Some(7))]);
+        assert_eq!(told(&ended), [(Some(10_000 - 2 * KINDS_MAX as u64), 7, Some(7))]);
         assert_eq!((&ended[0].who, ended[0].code.as_deref()), (&None, Some("others")));
-        assert_eq!(told_at_once(None, 0..1), 1, "there are places again");
     }
 }

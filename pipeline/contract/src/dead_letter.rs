@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{
     header,
     stored_message::{Headers, StoredMessage},
-    subject::{self, COMMAND_PREFIX, EFFECT_PREFIX},
+    subject::{self, addressed},
 };
 use crate::error_text::{bounded, cut};
 
@@ -80,14 +80,7 @@ impl DeadLetter {
     /// The context, the aggregate, the id and the command that its subject names; `None` if it is not the subject of a command. None of them
     /// is checked: a sender may have written anything.
     pub fn addressed(&self) -> Option<[&str; 4]> {
-        let subject = self.subject.strip_prefix("due.").unwrap_or(&self.subject);
-        let (prefix, address) = subject.split_once('.')?;
-        if ![COMMAND_PREFIX, EFFECT_PREFIX].contains(&prefix) {
-            return None;
-        }
-        let mut names = address.split('.');
-        let parts = [names.next()?, names.next()?, names.next()?, names.next()?];
-        names.next().is_none().then_some(parts)
+        addressed(&self.subject)
     }
 
     /// Its own subject in DEADLETTERS.

@@ -330,6 +330,18 @@ pub fn is_reply_subject(subject: &str) -> bool {
         && !subject.contains(|letter: char| letter.is_whitespace() || letter.is_control())
 }
 
+/// The context, the aggregate, the id and the command that the subject of a command names, as it was published or falls due; `None` if it is
+/// none of a command. None of them is checked: a sender may have written anything.
+pub fn addressed(subject: &str) -> Option<[&str; 4]> {
+    let (prefix, address) = subject.strip_prefix("due.").unwrap_or(subject).split_once('.')?;
+    if ![COMMAND_PREFIX, EFFECT_PREFIX].contains(&prefix) {
+        return None;
+    }
+    let mut names = address.split('.');
+    let parts = [names.next()?, names.next()?, names.next()?, names.next()?];
+    names.next().is_none().then_some(parts)
+}
+
 /// The subject for the command that falls due on `due`. The command handler judges names and ids. Only the shape must be one that COMMANDS
 /// accepts; otherwise there is no subject.
 pub fn due_command_subject(due: &str) -> Option<String> {

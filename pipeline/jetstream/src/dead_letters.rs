@@ -20,8 +20,8 @@ use crate::{
     nats_broker::NatsBroker,
 };
 
-/// The most messages that one page looks through. Each is asked for by itself, which takes a fraction of a millisecond.
-const EXAMINED_MAX: usize = 500;
+/// How many questions to the server one page asks, but for those that cross one more gap. Each takes a fraction of a millisecond.
+const QUESTIONS_MAX: usize = 1_000;
 /// The most bytes of bodies that one page looks through.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -93,8 +93,8 @@ pub struct LetterPage {
     pub before: Option<u64>,
 }
 
-/// The newest letters that are `wanted`, at most `limit` of them, all with a smaller sequence than `before`. A page looks through a bounded
-/// number of messages, so it may have fewer letters than `limit`, or none, although more follow.
+/// The newest letters that are `wanted`, at most `limit` of them, all with a smaller sequence than `before`. A page asks a bounded number of
+/// questions, so it may have fewer letters than `limit`, or none, although more follow.
 ///
 /// # Errors
 /// When the server does not answer, or this user may not read DEADLETTERS.
@@ -108,57 +108,114 @@ pub async fn letters_back(
     let first = state.first_sequence;
     let end = state.last_sequence.saturating_add(1);
     let mut upper = before.map_or(end, |before| before.min(end));
-    let (mut letters, mut examined, mut bytes) = (Vec::new(), 0, 0);
-    while letters.len() < limit && examined < EXAMINED_MAX && bytes < BYTES_MAX {
-        let Some(message) = last_before(broker, first, upper).await? else {
+    let (mut letters, mut asked) = (Vec::new(), Asked { broker, questions: 0, bytes: 0 });
+    while letters.len() < limit && asked.questions < QUESTIONS_MAX && asked.bytes < BYTES_MAX {
+        let Some(message) = asked.last_before(first, upper).await? else {
             return Ok(LetterPage { letters, before: None });
         };
         upper = message.sequence;
-        examined += 1;
-        bytes += message.payload.len();
         let kept = KeptLetter::from_stored(&message).filter(|_| !is_further_part(&message));
         letters.extend(kept.filter(&wanted));
     }
     Ok(LetterPage { letters, before: (upper > first).then_some(upper) })
 }
 
-/// The last message of DEADLETTERS from `first` on whose sequence is smaller than `upper`. Letters that were retried or dropped leave gaps,
-/// which may be long: a gap is crossed in a number of questions that grows with the logarithm of its length.
-async fn last_before(
-    broker: &NatsBroker,
-    first: u64,
-    upper: u64,
-) -> Result<Option<StoredMessage>, BrokerError> {
-    if upper <= first {
-        return Ok(None);
-    }
-    if let Some(message) = broker.get(DEAD_LETTERS, upper - 1).await? {
-        return Ok(Some(message));
-    }
-    // Nothing is stored from `end` up to `upper`.
-    let (mut end, mut step) = (upper - 1, 2);
-    let mut found = loop {
-        if end <= first {
-            return Ok(None);
-        }
-        let low = upper.saturating_sub(step).max(first);
-        match next_from(broker, low, end).await? {
-            Some(message) => break message,
-            None => (end, step) = (low, step.saturating_mul(2)),
-        }
-    };
-    while found.sequence + 1 < end {
-        let middle = found.sequence + 1 + (end - found.sequence - 1) / 2;
-        match next_from(broker, middle, end).await? {
-            Some(message) => found = message,
-            None => end = middle,
-        }
-    }
-    Ok(Some(found))
+/// What a page has asked for so far.
+struct Asked<'a> {
+    broker: &'a NatsBroker,
+    questions: usize,
+    /// Bytes of the bodies that came.
+    bytes: usize,
 }
 
-/// The first message from `low` on, if its sequence is smaller than `end`.
-async fn next_from(broker: &NatsBroker, low: u64, end: u64) -> Result<Option<StoredMessage>, BrokerError> {
-    let next = broker.next_after(DEAD_LETTERS, low.saturating_sub(1), &[]).await?;
-    Ok(next.filter(|message| message.sequence < end))
+impl Asked<'_> {
+    /// The last message of DEADLETTERS from `first` on whose sequence is smaller than `upper`. Letters that were retried or dropped leave gaps,
+    /// which may be long: a gap is crossed in a number of questions that grows with the logarithm of its length.
+    async fn last_before(&mut self, first: u64, upper: u64) -> Result<Option<StoredMessage>, BrokerError> {
+        if upper <= first {
+            return Ok(None);
+        }
+        let found = self.broker.get(DEAD_LETTERS, upper - 1).await?;
+        if let Some(message) = self.count(found) {
+            return Ok(Some(message));
+        }
+        // Nothing is stored from `end` up to `upper`.
+        let (mut end, mut step) = (upper - 1, 2);
+        let mut found = loop {
+            if end <= first {
+                return Ok(None);
+            }
+            let low = upper.saturating_sub(step).max(first);
+            match self.next_from(low, end).await? {
+                Some(message) => break message,
+                None => (end, step) = (low, step.saturating_mul(2)),
+            }
+        };
+        while found.sequence + 1 < end {
+            let middle = found.sequence + 1 + (end - found.sequence - 1) / 2;
+            match self.next_from(middle, end).await? {
+                Some(message) => found = message,
+                None => end = middle,
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// The first message from `low` on, if its sequence is smaller than `end`.
+    async fn next_from(&mut self, low: u64, end: u64) -> Result<Option<StoredMessage>, BrokerError> {
+        let next = self.broker.next_after(DEAD_LETTERS, low.saturating_sub(1), &[]).await?;
+        Ok(self.count(next).filter(|message| message.sequence < end))
+    }
+
+    fn count(&mut self, answer: Option<StoredMessage>) -> Option<StoredMessage> {
+        self.questions += 1;
+        self.bytes += answer.as_ref().map_or(0, |message| message.payload.len());
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_contract::{dead_letter::DeadLetter, stored_message::Headers, stream_names::COMMANDS};
+
+    use super::*;
+    use crate::{dead_letter_store::DeadLetterStore, testing::test_server::TestServer};
+
+    #[tokio::test]
+    async fn a_page_ends_where_it_has_asked_enough_and_the_next_one_goes_on() {
+        const GAP: u64 = 8;
+        let server = TestServer::start_provisioned().await;
+        let broker = server.broker().await;
+        let letters: Vec<DeadLetter> = (1..=300 * GAP)
+            .map(|sequence| {
+                let message = StoredMessage {
+                    subject: "cmdq.1.retail.product.tea.register".to_owned(),
+                    sequence,
+                    stored_at: jiff::Timestamp::UNIX_EPOCH,
+                    headers: Headers::new(),
+                    payload: "{}".into(),
+                };
+                DeadLetter::new(COMMANDS, &message, "code", "cause")
+            })
+            .collect();
+        let kept = DeadLetterStore::new(broker.clone()).try_keep(&letters).await;
+        assert!(kept.iter().all(Result::is_ok));
+        for gone in letters.iter().filter(|letter| !letter.sequence.is_multiple_of(GAP)) {
+            broker.purge_subject(DEAD_LETTERS, &gone.dead_letter_subject(), None).await.unwrap();
+        }
+        let (mut found, mut before, mut pages) = (Vec::new(), None, 0);
+        loop {
+            let page = letters_back(&broker, before, usize::MAX, |_| true).await.unwrap();
+            found.extend(page.letters.iter().map(|kept| kept.letter.sequence));
+            pages += 1;
+            before = page.before;
+            if before.is_none() {
+                break;
+            }
+        }
+        let expected: Vec<u64> = (1..=300).rev().map(|number| number * GAP).collect();
+        assert!(found == expected, "{} letters", found.len());
+        // Two questions at least cross a gap.
+        assert!(pages > 1, "one page has asked for all of them");
+    }
 }

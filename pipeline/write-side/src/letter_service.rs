@@ -46,7 +46,7 @@ enum LetterServiceError {
     #[error("{letter} cannot be retried: {why}")]
     NotRetriable { letter: String, why: NotRetriable },
     #[error(
-        "{letter} is what Millstream records itself; an operator retries it with `millstream deadletters retry`"
+        "{letter} is of what Millstream records itself; an operator moves it, with `millstream deadletters`"
     )]
     Own { letter: String },
     #[error("{IN_FLIGHT_MAX} letters are being moved already; try again")]
@@ -74,9 +74,10 @@ impl LetterServiceError {
             Self::Read(LetterError::NoLetter { .. })
             | Self::Append(AppendError::Refused { .. } | AppendError::Conflict { .. }) => 500,
             Self::Read(LetterError::Broker(_))
-            | Self::Append(AppendError::Unclear { .. } | AppendError::Full { .. })
+            | Self::Append(AppendError::Unclear { .. })
             | Self::NotRemoved { .. }
             | Self::NotDropped(_) => 503,
+            Self::Append(AppendError::Full { .. }) => 507,
         }
     }
 }
@@ -143,9 +144,6 @@ async fn answered(broker: &NatsBroker, asked: &Asked) -> Result<Bytes, LetterSer
 
 async fn retry<B: Broker>(broker: &B, request: &LetterRequest) -> Result<LetterRetried, LetterServiceError> {
     let kept = letter(broker, request).await?;
-    if is_own(&kept.letter) {
-        return Err(LetterServiceError::Own { letter: kept.name() });
-    }
     let command = kept.command(broker.message_bytes_max());
     let command = command.map_err(|why| LetterServiceError::NotRetriable { letter: kept.name(), why })?;
     let command_id = command.headers.find(header::COMMAND_ID).unwrap_or_default().to_owned();
@@ -159,11 +157,12 @@ async fn retry<B: Broker>(broker: &B, request: &LetterRequest) -> Result<LetterR
     Ok(LetterRetried { command_id, command_position: position })
 }
 
-/// The letter of a request, if it is still there.
+/// The letter of a request, if it is still there, and is not one of what Millstream records itself.
 async fn letter<B: Broker>(broker: &B, request: &LetterRequest) -> Result<KeptLetter, LetterServiceError> {
     let name: LetterName = request.letter.parse()?;
     let kept = read_letter(broker, &name).await?.filter(|kept| kept.sequence == request.sequence);
-    kept.ok_or_else(|| LetterServiceError::Unknown { letter: name.to_string() })
+    let kept = kept.ok_or_else(|| LetterServiceError::Unknown { letter: name.to_string() })?;
+    if is_own(&kept.letter) { Err(LetterServiceError::Own { letter: kept.name() }) } else { Ok(kept) }
 }
 
 /// Whether it is addressed to what Millstream records itself, for which no key is ever good.

@@ -61,7 +61,8 @@ async fn the_letter_that_is_asked_for_is_moved_and_no_other() {
         (DROP_SUBJECT, "COMMANDS.17", 1, "404: "),
         (DROP_SUBJECT, "COMMANDS.*", 1, "400: "),
         (DROP_SUBJECT, "COMMANDS.>", 1, "400: "),
-        (RETRY_SUBJECT, "COMMANDS.900", 2, "422: COMMANDS.900 is what Millstream records itself"),
+        (RETRY_SUBJECT, "COMMANDS.900", 2, "422: COMMANDS.900 is of what Millstream records itself"),
+        (DROP_SUBJECT, "COMMANDS.900", 2, "422: COMMANDS.900 is of what Millstream records itself"),
         (RETRY_SUBJECT, "REPORTS.3", 3, "422: REPORTS.3 cannot be retried"),
     ] {
         let why = ask(&broker, subject, name, sequence).await.unwrap_err();
@@ -85,4 +86,41 @@ async fn the_letter_that_is_asked_for_is_moved_and_no_other() {
         "a letter that is dropped is not put back"
     );
     service.stop().await;
+}
+
+/// Two people retry one letter at the same time, or somebody retries one that was put back and not yet removed.
+#[tokio::test]
+async fn a_letter_that_is_retried_twice_comes_back_under_one_id() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let services = [
+        LetterService::start(&broker, "1.0.0").await.unwrap(),
+        LetterService::start(&broker, "1.0.0").await.unwrap(),
+    ];
+    let store = DeadLetterStore::new(broker.clone());
+    let letters: Vec<DeadLetter> =
+        (1..=20).map(|sequence| letter(COMMANDS, sequence, "cmdq.1.retail.product.tea.register")).collect();
+    assert!(store.try_keep(&letters).await.iter().all(Result::is_ok));
+    let mut twice = 0;
+    for (sequence, letter) in (1..).zip(&letters) {
+        let before = broker.state(COMMANDS).await.unwrap().last_sequence;
+        let name = letter.name();
+        let retry = || ask(&broker, RETRY_SUBJECT, &name, sequence);
+        let (one, other) = tokio::join!(retry(), retry());
+        assert!(one.is_ok() || other.is_ok(), "{one:?} {other:?}");
+        let after = broker.state(COMMANDS).await.unwrap().last_sequence;
+        twice += u64::from(after == before + 2);
+        let mut ids = Vec::new();
+        for position in before + 1..=after {
+            let command = broker.get(COMMANDS, position).await.unwrap().unwrap();
+            ids.push(command.headers.get(header::COMMAND_ID).unwrap().to_owned());
+        }
+        ids.dedup();
+        assert_eq!(ids.len(), 1, "{ids:?}");
+    }
+    assert!(twice > 0, "no two have met");
+    assert_eq!(broker.state(DEAD_LETTERS).await.unwrap().usage.messages, 0);
+    for service in services {
+        service.stop().await;
+    }
 }

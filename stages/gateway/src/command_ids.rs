@@ -107,7 +107,7 @@ impl CommandIds {
     }
 }
 
-/// The secret in a file, without the line break behind it.
+/// The secret in a file, without the white space around it.
 fn read(path: &Path) -> Result<hmac::Key, IdSecretError> {
     let text = read_regular_file_up_to(path, FILE_BYTES_MAX);
     let text = text.map_err(|source| IdSecretError::File { path: path.to_owned(), source })?;
@@ -140,7 +140,7 @@ mod tests {
         let (one, same) = (with(ONE).await.unwrap(), with(&format!("{ONE}\n")).await.unwrap());
         let (other, none) = (with(OTHER).await.unwrap(), CommandIds::open(None).await.unwrap());
         let id = one.id("till", Some("sale 1"));
-        assert_eq!(id, same.id("till", Some("sale 1")), "a line break at the end is none of the secret");
+        assert_eq!(id, same.id("till", Some("sale 1")), "a line break at the end is no part of the secret");
         let ids = [
             id.clone(),
             other.id("till", Some("sale 1")),

@@ -31,7 +31,7 @@ use crate::{
 
 /// How many lines with a key are looked up at a time to find out whether they were answered before.
 const LOOKS_MAX: usize = 32;
-/// What is refused in a line is of one kind in the audit log.
+/// The audit log counts refusals of all lines as one kind.
 const LINE: &str = "line";
 
 /// A command in the form of a line.

@@ -23,6 +23,8 @@ const HISTORIES_MAX: usize = 16;
 const STATES_MAX: usize = 4;
 /// How many requests for dead letters may be in progress. A page looks through some megabytes of letters.
 const LETTERS_MAX: usize = 16;
+/// How many overviews may be in the making. Each asks every view, and a dozen times for states of streams.
+const OVERVIEWS_MAX: usize = 16;
 
 /// The places, and how many of them each principal holds.
 #[derive(Debug)]
@@ -63,9 +65,14 @@ impl Places {
         Self::new("requests for a state as of a moment", STATES_MAX, limits.key_share)
     }
 
-    /// Places for requests that read dead letters.
+    /// Places for requests that read or move dead letters.
     pub(crate) fn for_letters(limits: &Limits) -> Arc<Self> {
         Self::new("requests for dead letters", LETTERS_MAX, limits.key_share)
+    }
+
+    /// Places for overviews.
+    pub(crate) fn for_overviews(limits: &Limits) -> Arc<Self> {
+        Self::new("overviews", OVERVIEWS_MAX, limits.key_share)
     }
 
     /// Places for requests that wait for a position.

@@ -124,7 +124,7 @@ impl<A: Application> Section for StageConfig<A> {
         }
         let id_secret_file = keys.optional_path(
             "id_secret_file",
-            "file of a secret of at least 32 characters, the same for all gateways: it goes into the ids of commands that have an Idempotency-Key. Without it, whoever may publish commands on NATS and knows or guesses a sender's key can use the id first. Another secret makes new keys of all that were used",
+            "file of a secret of at least 32 characters, the same for all gateways: it goes into the ids of commands that have an Idempotency-Key. Without it, whoever may publish commands on NATS and knows or guesses a sender's key can use the id first. If you change it, a request that is sent again with an Idempotency-Key of before takes effect a second time",
         );
         let proxies = proxies(keys);
         let audited = audited(keys);

@@ -32,14 +32,13 @@ use millstream_jetstream::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use crate::{
     answers,
+    audit::CommandRecord,
     command_request::{check_question, refuse_parameters, wait_seconds},
     commands::Commands,
-    guard::stranger,
-    key_ring::{Admission, Principal},
+    key_ring::Principal,
     problem::Problem,
     queries::current,
     views::ViewAnswer,
@@ -112,9 +111,7 @@ pub(crate) async fn get(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Path(name) = name?;
-    refuse_parameters(&uri)?;
-    check_question(&headers, &[])?;
+    let name = letter_of(name, &uri, &headers)?;
     let _place = commands.places_for_letters.take(principal.name())?;
     let kept = commands.letter(&principal, &name, LetterAction::Read).await?;
     let body = kept.to_json().to_string().into();
@@ -125,15 +122,11 @@ pub(crate) async fn get(
 pub(crate) async fn retry(
     State(commands): State<Arc<Commands>>,
     Extension(principal): Extension<Principal>,
-    Extension(admission): Extension<Admission>,
     name: Result<Path<String>, PathRejection>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Path(name) = name?;
-    refuse_parameters(&uri)?;
-    check_question(&headers, &[])?;
-    let principal = admission.still(principal).map_err(stranger)?;
+    let name = letter_of(name, &uri, &headers)?;
     let retried = commands.retry_letter(&principal, &name).await?;
     let seconds = commands.seconds(wait_seconds(&headers));
     let reply = match seconds {
@@ -161,17 +154,25 @@ pub(crate) async fn retry(
 pub(crate) async fn drop_letter(
     State(commands): State<Arc<Commands>>,
     Extension(principal): Extension<Principal>,
-    Extension(admission): Extension<Admission>,
     name: Result<Path<String>, PathRejection>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Path(name) = name?;
-    refuse_parameters(&uri)?;
-    check_question(&headers, &[])?;
-    let principal = admission.still(principal).map_err(stranger)?;
+    let name = letter_of(name, &uri, &headers)?;
     commands.drop_letter(&principal, &name).await?;
     Ok(answers::with_position(StatusCode::OK, &json!({ "letter": name, "dropped": true }), None, None))
+}
+
+/// The name of the letter in an address.
+fn letter_of(
+    name: Result<Path<String>, PathRejection>,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<String, Problem> {
+    let Path(name) = name?;
+    refuse_parameters(uri)?;
+    check_question(headers, &[])?;
+    Ok(name)
 }
 
 impl Commands {
@@ -230,24 +231,13 @@ impl Commands {
         principal: &Principal,
         name: &str,
     ) -> Result<LetterRetried, Problem> {
-        let kept = self.letter(principal, name, LetterAction::Retry).await?;
-        let record = self.audit.place(principal, &called(&kept))?;
-        match self.ask_handler(RETRY_SUBJECT, &kept).await {
-            Ok(answer) => {
-                let retried: LetterRetried = serde_json::from_slice(&answer.payload).map_err(|error| {
-                    let detail = format!("the command handler's answer cannot be read: {error}");
-                    Problem::unavailable("letters-unavailable", detail)
-                })?;
-                record.retried(&retried.command_id, retried.command_position);
-                Ok(retried)
-            }
-            Err(error) => {
-                if was_refused(&error) {
-                    record.not_stored();
-                }
-                Err(handler_problem(error))
-            }
-        }
+        let (answer, record) = self.move_letter(principal, name, LetterAction::Retry, RETRY_SUBJECT).await?;
+        let retried: LetterRetried = serde_json::from_slice(&answer.payload).map_err(|error| {
+            let detail = format!("the command handler's answer cannot be read: {error}");
+            Problem::unavailable("letters-unavailable", detail)
+        })?;
+        record.retried(&retried.command_id, retried.command_position);
+        Ok(retried)
     }
 
     /// Removes a letter.
@@ -255,13 +245,25 @@ impl Commands {
     /// # Errors
     /// A [`Problem`] when `principal` may not, or it is not known whether the letter is removed.
     pub(crate) async fn drop_letter(&self, principal: &Principal, name: &str) -> Result<(), Problem> {
-        let kept = self.letter(principal, name, LetterAction::Drop).await?;
-        let record = self.audit.place(principal, &called(&kept))?;
-        match self.ask_handler(DROP_SUBJECT, &kept).await {
-            Ok(_) => {
-                record.dropped();
-                Ok(())
-            }
+        let (_, record) = self.move_letter(principal, name, LetterAction::Drop, DROP_SUBJECT).await?;
+        record.dropped();
+        Ok(())
+    }
+
+    /// Has the command handler retry or drop a letter. With its answer comes the record that has still to say what was done; dropped before, it
+    /// says that this is not known.
+    async fn move_letter(
+        &self,
+        principal: &Principal,
+        name: &str,
+        action: LetterAction,
+        subject: &str,
+    ) -> Result<(Answer, CommandRecord), Problem> {
+        let _place = self.places_for_letters.take(principal.name())?;
+        let kept = self.letter(principal, name, action).await?;
+        let record = self.audit.place(principal, &called(action, &kept))?;
+        match self.ask_handler(subject, &kept).await {
+            Ok(answer) => Ok((answer, record)),
             Err(error) => {
                 if was_refused(&error) {
                     record.not_stored();
@@ -280,18 +282,24 @@ impl Commands {
     /// The outcome of the command at a position of COMMANDS, if it is there in time. A failure to read it is not an error: the command is
     /// stored, whatever becomes of it.
     pub(crate) async fn outcome_within(&self, position: u64, wait: Duration) -> Option<OutcomeReply> {
-        let deadline = Instant::now() + wait;
-        let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
-        loop {
-            if let Ok(Some(message)) = self.log.command(position).await
-                && let Some(reply) = self.outcome_now(&message).await
-            {
-                return Some(reply);
+        let looks = async {
+            let (mut command, mut backoff) = (None, Backoff::new(PAUSE_FIRST, PAUSE_MAX));
+            loop {
+                // The command stays what it is, and may be large.
+                if command.is_none() {
+                    command = self.log.command(position).await.ok().flatten();
+                }
+                if let Some(command) = &command
+                    && let Some(reply) = self.outcome_now(command).await
+                {
+                    return reply;
+                }
+                backoff.pause().await;
             }
-            if Instant::now() + backoff.next() > deadline || self.stop.is_cancelled() {
-                return None;
-            }
-            backoff.pause().await;
+        };
+        tokio::select! {
+            looked = tokio::time::timeout(wait, looks) => looked.ok(),
+            () = self.stop.cancelled() => None,
         }
     }
 
@@ -305,9 +313,9 @@ impl Commands {
     }
 }
 
-/// What a record of the audit log says of a letter.
-fn called(kept: &KeptLetter) -> String {
-    format!("{} {}", kept.name(), kept.letter.subject)
+/// What a record of the audit log says of a letter: what was to be done, its name, and its subject.
+fn called(action: LetterAction, kept: &KeptLetter) -> String {
+    format!("{} {} {}", action.name(), kept.name(), kept.letter.subject)
 }
 
 /// Whether `principal` may do this with a letter.
@@ -317,7 +325,7 @@ pub(crate) fn may(principal: &Principal, kept: &KeptLetter, action: LetterAction
 }
 
 fn not_granted(principal: &Principal, action: LetterAction, what: &str) -> Problem {
-    let detail = format!("to {} {what} is not granted to {}", action.name(), principal.name());
+    let detail = format!("{} may not {} {what}", principal.name(), action.name());
     Problem::new(StatusCode::FORBIDDEN, "letter-not-granted", detail)
 }
 
@@ -352,6 +360,7 @@ fn handler_problem(error: AskError) -> Problem {
                 "422" => (StatusCode::UNPROCESSABLE_ENTITY, "letter-not-retriable"),
                 "429" => return Problem::unavailable("busy", text),
                 "503" => return Problem::unavailable("letters-unavailable", text),
+                "507" => return Problem::unavailable("commands-full", text),
                 _ => (StatusCode::INTERNAL_SERVER_ERROR, "store-refused"),
             };
             return Problem::new(status, name, text);
@@ -411,6 +420,7 @@ mod tests {
             ("429", 503, "busy", true),
             ("500", 500, "store-refused", true),
             ("503", 503, "letters-unavailable", false),
+            ("507", 503, "commands-full", true),
         ] {
             assert_eq!(was_refused(&refused(code)), certain, "{code}");
             assert!(handler_problem(refused(code)).is(status, name), "{code}");

@@ -228,6 +228,7 @@ pub async fn run<A: Application>(
         places_for_histories: Places::for_histories(&limits),
         places_for_states: Places::for_states(&limits),
         places_for_letters: Places::for_letters(&limits),
+        places_for_overviews: Places::for_overviews(&limits),
         places_for_queries: Places::for_queries(&limits),
         places_for_live: Places::for_live(&limits),
         live,

@@ -165,8 +165,11 @@ pub struct LetterPattern([String; 4]);
 
 impl LetterPattern {
     /// Whether it grants an action on letters to this aggregate, named by context, aggregate and id. A letter that is addressed to none has
-    /// empty names, so that only `*` stands for it.
+    /// empty names, so that only `*` stands for it. No pattern grants letters of what Millstream itself records.
     pub fn grants(&self, [context, aggregate, id]: [&str; 3], action: LetterAction) -> bool {
+        if context == set_aside::CONTEXT {
+            return false;
+        }
         let parts = self.0.each_ref().map(String::as_str);
         parts
             .into_iter()

@@ -151,11 +151,17 @@ impl KeptLetter {
         fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    /// Everything. A body that is not text is in `body_base64` instead of `body`.
+    /// Everything. A body that is not text is in `body_base64` instead of `body`. A header that was given more than once has a list of values.
     pub fn to_json(&self) -> Value {
         let mut fields = self.fields();
-        let headers: Map<String, Value> =
-            self.letter.headers.iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+        let mut headers = Map::new();
+        for (name, value) in self.letter.headers.iter() {
+            match headers.get_mut(name) {
+                None => drop(headers.insert(name.to_owned(), json!(value))),
+                Some(Value::Array(values)) => values.push(json!(value)),
+                Some(first) => *first = json!([first.take(), value]),
+            }
+        }
         fields.insert("headers".into(), Value::Object(headers));
         if let Some((reason, block)) = self.letter.headers.unreadable() {
             fields.insert("headers_unreadable".into(), json!(reason));
@@ -209,6 +215,16 @@ mod tests {
         }
         let other = kept("REPORTS", None, "report.a.b.c.d", Vec::new());
         assert_eq!(other.command(1 << 20), Err(NotRetriable::NoCommand));
+    }
+
+    /// It may be what it was set aside for.
+    #[test]
+    fn a_header_that_comes_again_is_shown_again() {
+        let mut kept = kept(COMMANDS, None, "cmd.a.b.c.d", Vec::new());
+        for (name, value) in [("A", "1"), ("B", "2"), ("A", "3"), ("A", "4")] {
+            kept.letter.headers.push(name, value);
+        }
+        assert_eq!(kept.to_json()["headers"], json!({ "A": ["1", "3", "4"], "B": "2" }));
     }
 
     #[test]

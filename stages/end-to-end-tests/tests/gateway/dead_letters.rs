@@ -1,17 +1,19 @@
 //! Dead letters over HTTP: listed, shown, retried and dropped, no more than the key grants, and all of it in the audit log.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use end_to_end_tests::{
     http_client::{HttpAnswer, HttpClient},
     system::{System, fresh_folder},
     waiting::until,
 };
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use millstream_contract::{
     audit::{AuditDecision, AuditRecord, records},
     dead_letter::DeadLetter,
     header,
+    letter_service::RETRY_SUBJECT,
     stored_message::{Headers, StoredMessage},
     stream_names::{AUDIT, COMMANDS, DEAD_LETTERS, TIMERS},
 };
@@ -233,6 +235,58 @@ async fn a_list_goes_on_behind_letters_that_are_gone() {
     assert_eq!(decisions, [AuditDecision::Began, AuditDecision::NotStored, AuditDecision::Ended]);
 }
 
+/// Nobody answers as a command handler does here: retries are in progress until this test answers them, with what nobody understands.
+#[tokio::test]
+async fn retries_without_an_answer_keep_their_places_and_what_became_of_them_is_recorded_as_unclear() {
+    const PLACES: usize = 16;
+    let (server, folder) = (TestServer::start_provisioned().await, fresh_folder());
+    let broker = server.broker().await;
+    let letters: Vec<DeadLetter> = (1..=17)
+        .map(|sequence| letter(COMMANDS, sequence, "cmdq.1.retail.product.tea.register", &[], REGISTER))
+        .collect();
+    keep(&broker, &letters).await;
+    let handler = server.client().await;
+    let mut asked = handler.subscribe(RETRY_SUBJECT).await.unwrap();
+    handler.flush().await.unwrap();
+    let (mut process, client) = gateway(&server.url(), folder.path());
+    process.start_ready().await;
+
+    let retry = |sequence: usize| {
+        let client = client.clone();
+        async move { client.request("POST", &format!("/v1/deadletters/COMMANDS.{sequence}/retry"), "").await }
+    };
+    let waiting: Vec<_> = (1..=PLACES).map(|sequence| tokio::spawn(retry(sequence))).collect();
+    let mut questions = Vec::new();
+    for _ in 1..=PLACES {
+        questions.push(asked.next().await.unwrap());
+    }
+    let one_more = retry(PLACES + 1).await;
+    assert_eq!(one_more.problem(), (503, "busy".to_owned()), "{one_more:?}");
+    for question in questions {
+        handler.publish(question.reply.unwrap(), "what?".into()).await.unwrap();
+    }
+    for answer in waiting {
+        assert_eq!(answer.await.unwrap().problem(), (503, "letters-unavailable".to_owned()));
+    }
+    drop(asked);
+    handler.flush().await.unwrap();
+    assert_eq!(
+        retry(PLACES + 1).await.problem(),
+        (503, "letters-unavailable".to_owned()),
+        "there is a place again"
+    );
+    process.stop().await;
+
+    let records = all_records(&broker).await;
+    let of = |decision| records.iter().filter(move |record| record.decision == decision);
+    let unclear: BTreeSet<_> = of(AuditDecision::Unclear).filter_map(|record| record.what.clone()).collect();
+    let expected = (1..=PLACES)
+        .map(|sequence| format!("retry COMMANDS.{sequence} cmd.retail.product.tea.register"))
+        .collect();
+    assert_eq!(unclear, expected);
+    assert_eq!(of(AuditDecision::NotStored).count(), 1, "of the last, which nobody was asked for");
+}
+
 #[tokio::test]
 async fn a_key_does_with_letters_what_it_grants_and_the_rest_is_refused_and_recorded() {
     let folder = fresh_folder();
@@ -298,9 +352,9 @@ async fn a_key_does_with_letters_what_it_grants_and_the_rest_is_refused_and_reco
     assert!(of(AuditDecision::Denied).all(|record| record.code.as_deref() == Some("letter-not-granted")));
     let texts = |record: &AuditRecord| (record.who.clone().unwrap(), record.what.clone().unwrap());
     let moved: Vec<_> = of(AuditDecision::Retried).map(|record| (texts(record), record.position)).collect();
-    let what = "COMMANDS.901 cmd.retail.product.tea.register".to_owned();
+    let what = "retry COMMANDS.901 cmd.retail.product.tea.register".to_owned();
     assert_eq!(moved, [(("mover".to_owned(), what), told["command_position"].as_u64())]);
     let dropped: Vec<_> = of(AuditDecision::Dropped).map(texts).collect();
-    assert_eq!(dropped, [("dropper".to_owned(), "COMMANDS.903 cmd.orders.order.O-1.place".to_owned())]);
+    assert_eq!(dropped, [("dropper".to_owned(), "drop COMMANDS.903 cmd.orders.order.O-1.place".to_owned())]);
     let _said = system.stop().await;
 }

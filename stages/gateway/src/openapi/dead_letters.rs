@@ -156,7 +156,8 @@ fn letter() -> Value {
     let bytes = |description: &str| json!({ "type": "string", "contentEncoding": "base64", "description": description });
     properties.insert(
         "headers".to_owned(),
-        json!({ "type": "object", "additionalProperties": { "type": "string" } }),
+        json!({ "type": "object", "description": "A header that was given more than once has a list of values",
+            "additionalProperties": { "type": ["string", "array"], "items": { "type": "string" } } }),
     );
     properties.insert(
         "headers_unreadable".to_owned(),

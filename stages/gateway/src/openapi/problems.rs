@@ -116,6 +116,8 @@ const HISTORY: &[Door] = &[Door::History];
 const LETTERS: &[Door] = &[Door::Letters, Door::Letter, Door::LetterMove];
 const LETTER: &[Door] = &[Door::Letter, Door::LetterMove];
 const LETTER_MOVE: &[Door] = &[Door::LetterMove];
+/// What puts a command onto COMMANDS.
+const STORING: &[Door] = &[Door::Command, Door::LetterMove];
 /// What is done only where the audit log can say so.
 const AUDITED: &[Door] = &[Door::Command, Door::Lines, Door::LetterMove];
 /// Where rows are granted.
@@ -230,7 +232,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     .only(Gateway::WithKeys),
     known(403, "history-not-granted", HISTORY, "Use a key that grants the history of that aggregate.")
         .only(Gateway::WithKeys),
-    known(403, "letter-not-granted", LETTERS, "Use a key that grants this of that aggregate's dead letters.")
+    known(403, "letter-not-granted", LETTERS, "Use a key that grants this action on such letters.")
         .only(Gateway::WithKeys),
     known(403, "browser-refused", EVERYWHERE, "Call the gateway localhost, from a program; or give it keys.")
         .only(Gateway::WithoutKeys),
@@ -328,7 +330,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(
         500,
         "store-refused",
-        &[Door::Command, Door::LetterMove],
+        STORING,
         "Nothing is stored, and to send it again changes nothing; the sentence has the server's words.",
     ),
     known(
@@ -368,7 +370,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(
         503,
         "commands-full",
-        COMMAND,
+        STORING,
         "The stream of commands is full, and nothing of this request is stored; send it again after Retry-After. Whoever runs Millstream makes space.",
     ),
     known(503, "not-connected", COMMAND, "Nothing is stored; send it again after Retry-After."),
@@ -412,12 +414,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         QUERIES,
         "The stage sql does not run, or its database does not answer; ask again after Retry-After.",
     ),
-    known(
-        504,
-        "query-too-long",
-        QUERY,
-        "Ask for less: the query ran for longer than one may, and was ended.",
-    ),
+    known(504, "query-too-long", QUERY, "Ask for less: it ran for longer than a query may, and was ended."),
     known(504, "position-not-reached", POSITIONS, "Ask again after Retry-After, or wait longer."),
 ];
 

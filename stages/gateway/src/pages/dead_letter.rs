@@ -1,8 +1,9 @@
 //! `GET /dead-letters/{letter}`: what was set aside, why, when, and who sent it; with forms that retry or drop it.
 //!
-//! A letter is what somebody sent wrongly, so nothing of it is trusted: a body that is no plain text is shown as bytes.
+//! A letter is what somebody sent wrongly, so nothing of it is trusted: a body that is no plain text is shown as bytes, and characters elsewhere
+//! that would change how the page is shown are written as escapes.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt::Write as _, sync::Arc, time::Duration};
 
 use askama::Template;
 use axum::{
@@ -10,11 +11,14 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse as _, Redirect, Response},
 };
-use millstream_contract::{api_key::LetterAction, header, subject::CommandAddress};
+use millstream_contract::{
+    api_key::LetterAction, dead_letter::EFFECT_WITHOUT_BODY, header, subject::CommandAddress,
+};
 use millstream_jetstream::{
     broker::Broker as _,
     dead_letters::kept_letter::{KeptLetter, NotRetriable},
 };
+use millstream_values::text::{escape_controls, is_harmful};
 use serde::de::IgnoredAny;
 
 use super::{
@@ -25,7 +29,7 @@ use super::{
     session,
     value_text::Shown,
 };
-use crate::{dead_letters::may, problem::Problem};
+use crate::{dead_letters::may, guard::stranger, key_ring::Principal, problem::Problem};
 
 /// The most bytes of a text body on a page.
 const TEXT_SHOWN: usize = 64 * 1024;
@@ -40,16 +44,16 @@ struct DeadLetterPage<'a> {
     frame: Frame<'a>,
     name: String,
     to: String,
-    code: &'a str,
-    cause: &'a str,
+    code: Cow<'a, str>,
+    cause: Cow<'a, str>,
     remedy: &'static str,
-    subject: &'a str,
+    subject: Cow<'a, str>,
     /// The aggregate and where its page is, if the subject is a command's.
     aggregate: Option<(String, String)>,
     set_aside: String,
-    actor: &'a str,
-    command_id: &'a str,
-    headers: Vec<(&'a str, &'a str)>,
+    actor: Cow<'a, str>,
+    command_id: Cow<'a, str>,
+    headers: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     headers_unreadable: Option<(&'a str, String)>,
     body: ShownBody,
     size: usize,
@@ -64,7 +68,8 @@ enum ShownBody {
     Nothing,
     /// JSON: its fields as markup, and its text.
     Fields(String, String),
-    Text(String),
+    /// A text, and why it is not shown as fields.
+    Text(String, &'static str),
     /// Bytes as numbers, and how many of them.
     Bytes(String, usize),
 }
@@ -79,21 +84,25 @@ pub(super) async fn get(
     let _place = commands.places_for_letters.take(visit.principal.name())?;
     let kept = commands.letter(&visit.principal, &name, LetterAction::Read).await?;
     let letter = &kept.letter;
-    let header = |name: &str| letter.headers.find(name).unwrap_or_default();
+    let header = |name: &str| escape_controls(letter.headers.find(name).unwrap_or_default());
     let retriable = kept.command(commands.broker.message_bytes_max());
     let shown = DeadLetterPage {
         frame: Frame::new(&visit),
         to: address::path(&["dead-letters", &name]),
         name,
-        code: &letter.code,
-        cause: &letter.cause,
+        code: escape_controls(&letter.code),
+        cause: escape_controls(&letter.cause),
         remedy: remedy(&letter.code, retriable.as_ref().err()),
-        subject: &letter.subject,
+        subject: escape_controls(&letter.subject),
         aggregate: aggregate(&visit, &kept),
         set_aside: moment(kept.set_aside_at),
         actor: header(header::ACTOR),
         command_id: header(header::COMMAND_ID),
-        headers: letter.headers.iter().collect(),
+        headers: letter
+            .headers
+            .iter()
+            .map(|(name, value)| (escape_controls(name), escape_controls(value)))
+            .collect(),
         headers_unreadable: letter.headers.unreadable().map(|(why, block)| (why, bytes(block))),
         body: body(&letter.payload),
         size: letter.payload.len(),
@@ -111,9 +120,8 @@ pub(super) async fn retry(
     name: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Path(name) = name?;
-    let _fields = session::posted(&pages, request).await?;
-    let retried = pages.commands.retry_letter(&visit.principal, &name).await?;
+    let (name, principal) = posted(&pages, visit, name, request).await?;
+    let retried = pages.commands.retry_letter(&principal, &name).await?;
     let position = retried.command_position;
     let _outcome = pages.commands.outcome_within(position, OUTCOME_WAIT).await;
     let (position, done) = (position.to_string(), ("done", RETRIED));
@@ -128,11 +136,22 @@ pub(super) async fn drop_letter(
     name: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Path(name) = name?;
-    let _fields = session::posted(&pages, request).await?;
-    pages.commands.drop_letter(&visit.principal, &name).await?;
+    let (name, principal) = posted(&pages, visit, name, request).await?;
+    pages.commands.drop_letter(&principal, &name).await?;
     let to = address::with("/dead-letters", &[("done", DROPPED), ("letter", &name)]);
     Ok(Redirect::to(&to).into_response())
+}
+
+/// The name of the letter of a form, and who has sent the form. What that user may do is asked again, because a body may take long to come.
+async fn posted(
+    pages: &Pages,
+    visit: Visit,
+    name: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<(String, Principal), Problem> {
+    let Path(name) = name?;
+    let _fields = session::posted(pages, request).await?;
+    Ok((name, visit.admission.still(visit.principal).map_err(stranger)?))
 }
 
 fn aggregate(visit: &Visit, kept: &KeptLetter) -> Option<(String, String)> {
@@ -150,12 +169,19 @@ fn remedy(code: &str, not_retriable: Option<&NotRetriable>) -> &'static str {
         _ if not_retriable == Some(&NotRetriable::Headers) => {
             "Its sender has to send the command again with headers that can be read. Then drop this letter."
         }
+        _ if matches!(not_retriable, Some(NotRetriable::TooLarge { .. })) => {
+            "Raise the server's max_payload. Then it can be put back."
+        }
+        EFFECT_WITHOUT_BODY => {
+            "An earlier release kept it without its body. Have the command sent by hand, under the id of this letter. Then drop the letter."
+        }
+        _ if not_retriable.is_some() => "It cannot become a command. See to its cause, then drop it.",
         "rules-panicked" => "The rules have a mistake. Install a release that corrects it, then retry.",
         "history-unreadable" => {
             "This release cannot read an event of the aggregate. Install one that can, then retry the letters of the aggregate, the oldest first."
         }
         "aggregate-unknown" => "This release does not have the context. Install one that has it, then retry.",
-        "command-refused" | "effect-refused" | "effect-too-large" => {
+        "command-refused" | "effect-refused" => {
             "A limit of COMMANDS or of the server was in the way. Raise it, then retry."
         }
         "command-id-reserved" => {
@@ -175,19 +201,30 @@ fn body(payload: &[u8]) -> ShownBody {
         return ShownBody::Bytes(bytes(payload), payload.len().min(BYTES_SHOWN));
     };
     match serde_json::from_str::<IgnoredAny>(text) {
-        Ok(_) => ShownBody::Fields(Shown::of(payload).html(), text.to_owned()),
-        Err(_) => ShownBody::Text(text.to_owned()),
+        Ok(_) => {
+            let fields = Shown::of(payload).html();
+            // What JSON writes with escapes would be there in the fields.
+            if is_harmless(&fields) {
+                ShownBody::Fields(fields, text.to_owned())
+            } else {
+                ShownBody::Text(
+                    text.to_owned(),
+                    "It is JSON. Some of its characters would change how the page is shown, so its fields are not.",
+                )
+            }
+        }
+        Err(_) => ShownBody::Text(text.to_owned(), "It is no JSON."),
     }
 }
 
-/// The text, if a page shows it as it is: it is short enough, and nothing in it is invisible or changes the order of what stands beside it.
+/// The text, if a page shows it as it is: it is short enough, and nothing in it changes how what stands beside it is shown.
 fn plain_text(payload: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(payload).ok()?;
-    let is_seen = |letter: char| {
-        let is_order = matches!(letter, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
-        !is_order && (!letter.is_control() || "\n\r\t".contains(letter))
-    };
-    (text.len() <= TEXT_SHOWN && text.chars().all(is_seen)).then_some(text)
+    (text.len() <= TEXT_SHOWN && is_harmless(text)).then_some(text)
+}
+
+fn is_harmless(text: &str) -> bool {
+    !text.chars().any(|letter| is_harmful(letter) && !"\n\r\t".contains(letter))
 }
 
 /// The first bytes as numbers, with the letters that they are beside them.
@@ -210,10 +247,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nobody_is_told_to_retry_what_cannot_be_retried() {
+        let codes = [
+            "rules-panicked",
+            "history-unreadable",
+            "aggregate-unknown",
+            "command-refused",
+            "effect-refused",
+            "command-id-reserved",
+            EFFECT_WITHOUT_BODY,
+            "body-malformed",
+        ];
+        for why in
+            [NotRetriable::Headers, NotRetriable::NoCommand, NotRetriable::TooLarge { size: 2, max: 1 }]
+        {
+            for code in codes {
+                let told = remedy(code, Some(&why));
+                assert!(!told.contains("retry"), "{code}, {why}: {told}");
+            }
+        }
+        assert!(remedy("command-refused", None).contains("retry"));
+    }
+
+    #[test]
     fn what_is_no_plain_text_is_shown_as_bytes() {
         assert!(matches!(body(b""), ShownBody::Nothing));
         assert!(matches!(body(b"{\"a\":1}"), ShownBody::Fields(..)));
-        assert!(matches!(body(b"{\"a\":"), ShownBody::Text(_)));
+        assert!(matches!(body(b"{\"a\":"), ShownBody::Text(..)));
+        assert!(
+            matches!(body(br#"{"a":"x\u202ey"}"#), ShownBody::Text(..)),
+            "its fields would be turned round"
+        );
         for strange in [&b"\xff\x00"[..], b"a\0b", "a\u{202e}b".as_bytes(), &[b'x'; TEXT_SHOWN + 1]] {
             assert!(matches!(body(strange), ShownBody::Bytes(..)), "{:?}", strange.get(..3));
         }

@@ -9,9 +9,10 @@ use millstream_contract::{
     command::derived_id,
     error_text::cut,
     outcome::Outcome,
-    subject::{CommandAddress, published_subject},
+    subject::{addressed, published_subject},
 };
-use millstream_jetstream::dead_letters::kept_letter::KeptLetter;
+use millstream_jetstream::dead_letters::{kept_letter::KeptLetter, letter_name::LetterName};
+use millstream_values::text::escape_controls;
 
 use super::{
     address,
@@ -89,8 +90,11 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Problem> {
     let next: Vec<_> = kept.into_iter().chain([("before", before.as_str())]).collect();
     let chosen = visit.parameter("context");
     let contexts = visit.pages.contexts.iter();
+    let is_first = visit.parameter("before").is_empty();
+    // Nothing new comes to a page of older letters.
+    let frame = if is_first { Frame::new(&visit).refreshing() } else { Frame::new(&visit) };
     let dead_letters = DeadLetters {
-        frame: Frame::new(&visit).refreshing(),
+        frame,
         done: done(&visit).await,
         code: visit.parameter("code"),
         is_filtered: kept.iter().any(|(_, value)| !value.is_empty()),
@@ -98,7 +102,7 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Problem> {
         letters: found.letters.iter().map(letter).collect(),
         first: address::with(&visit.path, &kept),
         next: if before.is_empty() { String::new() } else { address::with(&visit.path, &next) },
-        is_first: visit.parameter("before").is_empty(),
+        is_first,
     };
     page(StatusCode::OK, &dead_letters)
 }
@@ -109,10 +113,15 @@ fn letter(kept: &KeptLetter) -> Letter {
         name: kept.name(),
         to: address::path(&["dead-letters", &kept.name()]),
         set_aside: moment(kept.set_aside_at),
-        subject: cut(&letter.subject, SUBJECT_SHOWN).into_owned(),
-        code: cut(&letter.code, CODE_SHOWN).into_owned(),
-        cause: cut(&letter.cause, CAUSE_SHOWN).into_owned(),
+        subject: shown(&letter.subject, SUBJECT_SHOWN),
+        code: shown(&letter.code, CODE_SHOWN),
+        cause: shown(&letter.cause, CAUSE_SHOWN),
     }
+}
+
+/// The beginning of a text that somebody else wrote.
+fn shown(text: &str, max: usize) -> String {
+    escape_controls(&cut(text, max)).into_owned()
 }
 
 /// A time as markup.
@@ -121,9 +130,9 @@ pub(super) fn moment(at: Timestamp) -> String {
     time(&text).unwrap_or(text)
 }
 
-/// What the address says was done, with the outcome of the command that a letter became.
+/// What the address says was done, as far as it is so, with the outcome of the command that a letter became.
 async fn done(visit: &Visit) -> Option<Done> {
-    let letter = visit.parameter("letter").to_owned();
+    let letter = visit.parameter("letter").parse::<LetterName>().ok()?.to_string();
     let nothing = |says: &str| Done {
         letter: letter.clone(),
         says: says.to_owned(),
@@ -133,7 +142,11 @@ async fn done(visit: &Visit) -> Option<Done> {
         more: None,
     };
     match visit.parameter("done") {
-        DROPPED => Some(nothing("was dropped.")),
+        DROPPED => {
+            // Anybody can write an address.
+            let found = visit.pages.commands.letter(&visit.principal, &letter, LetterAction::Drop).await;
+            found.is_err_and(|problem| problem.kind().1 == "letter-unknown").then(|| nothing("was dropped."))
+        }
         RETRIED => {
             let position: u64 = whole_number(visit.parameter("position"))?;
             let told = nothing(&format!("was retried, and is command {position} now."));
@@ -148,10 +161,8 @@ async fn with_outcome(visit: &Visit, mut done: Done, position: u64) -> Done {
     let commands = &visit.pages.commands;
     let Ok(Some(message)) = commands.log.command(position).await else { return done };
     let published = published_subject(&message.subject);
-    let named = published.split_once('.').map_or("", |(_, address)| address);
-    let mut names = named.split('.').chain(std::iter::repeat(""));
-    let addressed = [(); 3].map(|()| names.next().unwrap_or_default());
-    let may = |action| visit.principal.may_touch_letter(addressed, action);
+    let [context, aggregate, id, _] = addressed(&published).unwrap_or_default();
+    let may = |action| visit.principal.may_touch_letter([context, aggregate, id], action);
     if !may(LetterAction::Read) && !may(LetterAction::Retry) {
         return done;
     }
@@ -161,11 +172,9 @@ async fn with_outcome(visit: &Visit, mut done: Done, position: u64) -> Done {
     };
     done.outcome = reply.outcome.kind().to_owned();
     let id = id_of(&message).unwrap_or_else(|| derived_id(message.sequence));
-    let context = CommandAddress::from_stored_subject(&message.subject);
-    let context = context.map(|address| address.stream_id.context().to_owned()).unwrap_or_default();
     let to_command = || {
         let sent = address::path(&["sent", &id]);
-        address::with(&sent, &[("position", &position.to_string()), ("context", &context)])
+        address::with(&sent, &[("position", &position.to_string()), ("context", context)])
     };
     match reply.outcome {
         Outcome::Accepted { .. } | Outcome::Duplicate { .. } => {

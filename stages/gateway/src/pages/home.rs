@@ -17,7 +17,7 @@ use millstream_contract::{
     stream_names::{AUDIT, COMMANDS, DEAD_LETTERS, EVENTS, OUTCOMES, REPORTS, TIMERS},
     subject::QUERY_PREFIX,
 };
-use millstream_jetstream::broker::Broker as _;
+use millstream_jetstream::broker::{Broker as _, StreamState};
 use serde_json::json;
 
 use super::{
@@ -73,6 +73,7 @@ struct View<'a> {
 
 /// The page.
 pub(super) async fn get(visit: Visit) -> Result<Response, Problem> {
+    let _place = visit.pages.commands.places_for_overviews.take(visit.principal.name())?;
     let may_see = visit.pages.contexts.iter().all(|context| visit.principal.may_list(context, "command", ""));
     let broker = &visit.pages.commands.broker;
     let (events, outcomes) = futures::join!(streams::state(broker, EVENTS), streams::state(broker, OUTCOMES));
@@ -80,24 +81,27 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Problem> {
     let known = visit.pages.commands.views.known.iter();
     let granted = known.filter(|(context, name)| visit.principal.may_ask(context, name));
     let views = join_all(granted.map(|(context, name)| view(&visit, context, name, ends))).await;
-    let pipeline = if may_see {
-        let (events, outcomes) = (Stream::new(EVENTS, &events), Stream::new(OUTCOMES, &outcomes));
-        Some(pipeline(&visit, events, outcomes).await)
-    } else {
-        None
-    };
+    let pipeline = if may_see { Some(pipeline(&visit, events, outcomes).await) } else { None };
     let current = views.iter().filter(|view| view.lag == Some(0)).count();
     let halted = views.iter().filter(|view| view.is_halted).count();
     page(StatusCode::OK, &Home { frame: Frame::new(&visit).refreshing(), pipeline, views, current, halted })
 }
 
-async fn pipeline(visit: &Visit, events: Stream, outcomes: Stream) -> Pipeline {
+async fn pipeline(
+    visit: &Visit,
+    events: Result<StreamState, String>,
+    outcomes: Result<StreamState, String>,
+) -> Pipeline {
     let broker = &visit.pages.commands.broker;
-    let (state, decided, rate_of_commands, rate_of_events, others) = futures::join!(
-        streams::state(broker, COMMANDS),
+    let commands = async {
+        let state = streams::state(broker, COMMANDS).await;
+        let rate = streams::rate(broker, COMMANDS, &state).await;
+        (state, rate)
+    };
+    let ((state, rate), decided, rate_of_events, others) = futures::join!(
+        commands,
         decided(visit),
-        streams::rate(broker, COMMANDS),
-        streams::rate(broker, EVENTS),
+        streams::rate(broker, EVENTS, &events),
         join_all(
             OTHER_STREAMS.map(|name| async move { Stream::new(name, &streams::state(broker, name).await) })
         ),
@@ -105,10 +109,10 @@ async fn pipeline(visit: &Visit, events: Stream, outcomes: Stream) -> Pipeline {
     let waiting =
         state.as_ref().ok().zip(decided).map(|(state, decided)| state.last_sequence.saturating_sub(decided));
     Pipeline {
-        commands: Stream { rate: rate_of_commands, ..Stream::new(COMMANDS, &state) },
+        commands: Stream { rate, ..Stream::new(COMMANDS, &state) },
         waiting,
-        events: Stream { rate: rate_of_events, ..events },
-        outcomes,
+        events: Stream { rate: rate_of_events, ..Stream::new(EVENTS, &events) },
+        outcomes: Stream::new(OUTCOMES, &outcomes),
         others,
         with_letters: visit.principal.may_touch_some_letter(LetterAction::Read),
     }

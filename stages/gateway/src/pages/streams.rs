@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use millstream_contract::stream_names::DEAD_LETTERS;
 use millstream_jetstream::{
     broker::{Broker as _, CROWDED, StreamState},
     nats_broker::NatsBroker,
@@ -27,17 +28,31 @@ pub(super) struct Stream {
     pub(super) rate: String,
     /// Why nothing is known.
     pub(super) why: String,
+    /// Whether it holds dead letters.
+    pub(super) is_of_letters: bool,
 }
 
 impl Stream {
     /// The stream with this state, or why it is not known.
     pub(super) fn new(name: &'static str, state: &Result<StreamState, String>) -> Self {
+        let is_of_letters = name == DEAD_LETTERS;
         let state = match state {
             Ok(state) => state,
             Err(why) => {
                 let [last, held, fill, meter, rate] = [(); 5].map(|()| String::new());
                 let (messages, is_crowded, why) = (0, false, why.clone());
-                return Self { name, last, held, messages, fill, meter, is_crowded, rate, why };
+                return Self {
+                    name,
+                    last,
+                    held,
+                    messages,
+                    fill,
+                    meter,
+                    is_crowded,
+                    rate,
+                    why,
+                    is_of_letters,
+                };
             }
         };
         let ratio = state.usage.ratio();
@@ -52,6 +67,7 @@ impl Stream {
             is_crowded: ratio > CROWDED,
             rate: String::new(),
             why: String::new(),
+            is_of_letters,
         }
     }
 }
@@ -61,12 +77,11 @@ pub(super) async fn state(broker: &NatsBroker, name: &str) -> Result<StreamState
     broker.state(name).await.map_err(|error| error.to_string())
 }
 
-/// How many messages a second came to a stream in the last minute, as a text; empty if that is not known. It is counted in the stream itself,
-/// so that it is the same on every replica of the gateway.
-pub(super) async fn rate(broker: &NatsBroker, name: &str) -> String {
-    let Ok(since) = Timestamp::now().checked_sub(RATE_WINDOW) else { return String::new() };
+/// How many messages a second came to a stream with this state in the last minute, as a text; empty if that is not known. It is counted in the
+/// stream itself, so that it is the same on every replica of the gateway.
+pub(super) async fn rate(broker: &NatsBroker, name: &str, now: &Result<StreamState, String>) -> String {
+    let (Ok(since), Ok(now)) = (Timestamp::now().checked_sub(RATE_WINDOW), now) else { return String::new() };
     let Ok(before) = last_stored_before(broker, name, since, u64::MAX).await else { return String::new() };
-    let Ok(now) = broker.state(name).await else { return String::new() };
     // What was purged since came earlier, as far as anybody can tell.
     let before = before.max(now.first_sequence.saturating_sub(1));
     per_second(now.last_sequence.saturating_sub(before))

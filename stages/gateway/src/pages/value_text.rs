@@ -8,6 +8,9 @@ use serde::{
     de::{MapAccess, SeqAccess, Visitor},
 };
 
+/// The most columns of a table. A sender chooses the names of fields, and each name would be a cell in every row.
+const COLUMNS_MAX: usize = 32;
+
 /// A JSON value that keeps the order of fields.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) enum Shown {
@@ -96,21 +99,23 @@ impl Shown {
             Self::Number(number) => format!("<span class=\"number\">{}</span>", escape(number)),
             Self::Truth(_) => self.plain(),
             Self::List(items) if items.is_empty() => "<span class=\"quiet\">none</span>".to_owned(),
-            Self::List(items) if items.iter().all(|item| !item.fields().is_empty()) => {
-                let is_deep = items.iter().flat_map(Self::fields).any(|(_, value)| !value.is_plain());
-                let table = table(items, name);
-                // A value with parts of its own would make the page long and the rest hard to find.
-                if is_deep {
-                    format!("<details><summary>{}</summary>{table}</details>", self.plain())
-                } else {
-                    table
-                }
-            }
             Self::List(items) if items.iter().all(Self::is_plain) => escape(&self.plain()),
-            Self::List(items) => {
-                let items: String = items.iter().map(|item| format!("<li>{}</li>", item.html())).collect();
-                format!("<ul>{items}</ul>")
-            }
+            Self::List(items) => match columns(items) {
+                Some(columns) => {
+                    let is_deep = items.iter().flat_map(Self::fields).any(|(_, value)| !value.is_plain());
+                    let table = table(items, &columns, name);
+                    // A value with parts of its own would make the page long and the rest hard to find.
+                    if is_deep {
+                        format!("<details><summary>{}</summary>{table}</details>", self.plain())
+                    } else {
+                        table
+                    }
+                }
+                None => {
+                    let items = items.iter().map(|item| format!("<li>{}</li>", item.html()));
+                    format!("<ul>{}</ul>", items.collect::<String>())
+                }
+            },
             Self::Record(fields) if fields.is_empty() => "<span class=\"quiet\">no fields</span>".to_owned(),
             Self::Record(fields) => terms(fields),
         }
@@ -161,21 +166,41 @@ fn terms(fields: &[(String, Shown)]) -> String {
     format!("<dl class=\"terms\">{}</dl>", parts.collect::<String>())
 }
 
-fn table(items: &[Shown], name: &str) -> String {
-    let mut names: Vec<&str> = Vec::new();
-    for (name, _) in items.iter().flat_map(Shown::fields) {
-        if !names.contains(&name.as_str()) {
-            names.push(name);
+/// A column of a table.
+struct Column<'a> {
+    name: &'a str,
+    /// Whether all of its values are numbers.
+    is_number: bool,
+}
+
+/// The columns of a table of these items; `None` if not all of them are records, or if they have too many different names.
+fn columns(items: &[Shown]) -> Option<Vec<Column<'_>>> {
+    let mut columns: Vec<Column<'_>> = Vec::new();
+    for item in items {
+        if item.fields().is_empty() {
+            return None;
+        }
+        for (name, value) in item.fields() {
+            let has_room = columns.len() < COLUMNS_MAX;
+            match columns.iter_mut().find(|column| column.name == name) {
+                Some(column) => column.is_number &= value.is_number(),
+                None if !has_room => return None,
+                None => columns.push(Column { name, is_number: value.is_number() }),
+            }
         }
     }
-    let is_number = |name: &str| items.iter().filter_map(|item| item.field(name)).all(Shown::is_number);
-    let class = |name: &str| if is_number(name) { " class=\"number\"" } else { "" };
-    let head =
-        names.iter().map(|name| format!("<th scope=\"col\"{}>{}</th>", class(name), escape(&label(name))));
+    Some(columns)
+}
+
+fn table(items: &[Shown], columns: &[Column<'_>], name: &str) -> String {
+    let class = |column: &Column<'_>| if column.is_number { " class=\"number\"" } else { "" };
+    let head = columns
+        .iter()
+        .map(|column| format!("<th scope=\"col\"{}>{}</th>", class(column), escape(&label(column.name))));
     let rows = items.iter().map(|item| {
-        let cells = names.iter().map(|name| {
-            let value = item.field(name).cloned().unwrap_or_default();
-            format!("<td{}>{}</td>", class(name), value.html())
+        let cells = columns.iter().map(|column| {
+            let value = item.field(column.name).map(Shown::html);
+            format!("<td{}>{}</td>", class(column), value.unwrap_or_else(|| Shown::Nothing.html()))
         });
         format!("<tr>{}</tr>", cells.collect::<String>())
     });
@@ -246,6 +271,18 @@ impl<'de> Visitor<'de> for AnyValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It was a table of 6,000 columns, in two gigabytes.
+    #[test]
+    fn a_list_in_which_every_record_has_fields_of_its_own_is_no_table() {
+        let items = |names: usize| {
+            let items: Vec<String> = (0..6_000).map(|item| format!("{{\"{}\":0}}", item % names)).collect();
+            Shown::of(format!("[{}]", items.join(",")).as_bytes()).html()
+        };
+        let list = items(6_000);
+        assert!(list.len() < 1_000_000 && list.starts_with("<ul>"), "{} bytes", list.len());
+        assert!(items(COLUMNS_MAX).contains("<table") && items(COLUMNS_MAX + 1).starts_with("<ul>"));
+    }
 
     #[test]
     fn fields_keep_their_order_and_texts_are_no_markup() {

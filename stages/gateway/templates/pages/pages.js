@@ -6,9 +6,14 @@ if (main) {
   const known = new Set();
   let busy = false;
   let again = false;
+  let isLive = true;
   const say = (text) => {
     status.hidden = false;
     status.textContent = text;
+  };
+  const notLive = (why) => {
+    isLive = false;
+    say(`Not live now: ${why}.`);
   };
   const sequences = (text) =>
     new Map((text || "").split(",").map((each) => [each.slice(0, each.lastIndexOf(":")), Number(each.slice(each.lastIndexOf(":") + 1))]));
@@ -25,21 +30,28 @@ if (main) {
     busy = true;
     try {
       const answer = await fetch(location.href, { headers: { accept: "text/html" } });
-      if (answer.ok && !answer.redirected) {
-        const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-        let isChanged = false;
-        for (const part of document.querySelectorAll("[data-part]")) {
-          const other = fresh.querySelector(`[data-part="${part.dataset.part}"]`);
-          if (other && !other.isEqualNode(part) && !part.contains(document.activeElement)) {
-            part.replaceWith(document.adoptNode(other));
-            isChanged = true;
-          }
-        }
-        main.dataset.position = fresh.querySelector("main").dataset.position;
-        if (isChanged || main.dataset.live) {
-          say(`Live. Changed at ${new Date().toLocaleTimeString()}.`);
+      if (!answer.ok || answer.redirected) {
+        notLive("the gateway refuses this page; open it again");
+        return;
+      }
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      let isChanged = false;
+      for (const part of document.querySelectorAll("[data-part]")) {
+        const other = fresh.querySelector(`[data-part="${part.dataset.part}"]`);
+        if (other && !other.isEqualNode(part) && !part.contains(document.activeElement)) {
+          part.replaceWith(document.adoptNode(other));
+          isChanged = true;
         }
       }
+      main.dataset.position = fresh.querySelector("main").dataset.position;
+      if (isChanged || main.dataset.live) {
+        say(`Live. Changed at ${new Date().toLocaleTimeString()}.`);
+      } else if (!isLive) {
+        say("Live.");
+      }
+      isLive = true;
+    } catch {
+      notLive("the gateway does not answer");
     } finally {
       // What changes all the time is shown every two seconds.
       setTimeout(() => {
@@ -73,7 +85,7 @@ if (main) {
   }
   // Nobody tells when streams change, so such a page asks again, as long as somebody can see it.
   if (main.dataset.every) {
-    const look = () => document.hidden || show().catch(() => say("Not live now: the gateway does not answer."));
+    const look = () => document.hidden || show();
     setInterval(look, main.dataset.every * 1000);
   }
 }

@@ -9,10 +9,10 @@
 mod answer;
 mod cursor;
 mod local_queries;
+mod places;
 mod replicas;
 mod request;
 mod view_query;
-mod waiting_queries;
 
 use std::{
     collections::HashMap,
@@ -34,10 +34,7 @@ use millstream_jetstream::{
 use millstream_runtime::metrics::{Metrics, QueryMetrics};
 use millstream_store::read_store::ReadStore;
 use serde_json::json;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
-};
+use tokio::time::Instant;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -49,9 +46,9 @@ pub use self::{
     request::{LIMIT_DEFAULT, LIMIT_MAX, Operation},
 };
 use self::{
+    places::{Place, PlaceAtOnce, PlacesAtOnce},
     replicas::ServedView,
     view_query::{Answer, Asked, Reads, ViewQuery},
-    waiting_queries::Place,
 };
 
 use crate::{
@@ -139,8 +136,7 @@ struct EndpointContext {
     query: ViewQuery,
     operation: Operation,
     broker: NatsBroker,
-    in_flight: Arc<Semaphore>,
-    in_flight_max: usize,
+    at_once: Arc<PlacesAtOnce>,
     waits: Arc<ClientShares>,
     metrics: QueryMetrics,
     requests: TaskTracker,
@@ -178,7 +174,7 @@ impl QueryService {
         config: QueryServiceConfig,
     ) -> Result<Self, QueryServiceError> {
         let (requests, serving) = (TaskTracker::new(), TaskTracker::new());
-        let in_flight = Arc::new(Semaphore::new(config.in_flight_max));
+        let at_once = Arc::new(PlacesAtOnce::new(config.in_flight_max));
         let waits = config.waits();
         let reads = Reads::new();
         let mut served = Vec::new();
@@ -189,8 +185,7 @@ impl QueryService {
                     query: ViewQuery::new(store.clone(), view.clone(), reads.clone(), &config),
                     operation,
                     broker: broker.clone(),
-                    in_flight: Arc::clone(&in_flight),
-                    in_flight_max: config.in_flight_max,
+                    at_once: Arc::clone(&at_once),
                     waits: Arc::clone(&waits),
                     metrics: metrics.query(&name),
                     requests: requests.clone(),
@@ -261,7 +256,7 @@ async fn register(client: Client, registration: Arc<Registration>) -> Result<Ser
 }
 
 impl EndpointContext {
-    async fn answer(&self, request: Incoming, permit: OwnedSemaphorePermit) {
+    async fn answer(&self, request: Incoming, at_once: PlaceAtOnce) {
         let began = Instant::now();
         let message = request.message();
         let headers = headers_from(message.headers.as_ref());
@@ -279,7 +274,7 @@ impl EndpointContext {
                     "body: {bytes} bytes; a query has at most {REQUEST_BYTES_MAX}"
                 )))
             }
-            Ok(()) => self.query.answer(self.operation, &asked, self.place(message, permit)).await,
+            Ok(()) => self.query.answer(self.operation, &asked, self.place(message, at_once)).await,
             Err(error) => Err(QueryError::Malformed(error.to_string())),
         };
         let mut held = None;
@@ -312,9 +307,9 @@ impl EndpointContext {
         self.metrics.seconds.observe(began.elapsed().as_secs_f64());
     }
 
-    fn place(&self, message: &Message, permit: OwnedSemaphorePermit) -> Place {
-        let reply = message.reply.as_deref().unwrap_or_default();
-        Place { at_once: Some(permit), waits: Arc::clone(&self.waits), client: client_of(reply).to_owned() }
+    fn place(&self, message: &Message, at_once: PlaceAtOnce) -> Place {
+        let client = client_of_message(message).to_owned();
+        Place { at_once: Some(at_once), waits: Arc::clone(&self.waits), client }
     }
 
     async fn respond(&self, request: &Incoming, result: Result<Vec<u8>, QueryError>, headers: HeaderMap) {
@@ -357,4 +352,9 @@ fn statistics(view: &View) -> serde_json::Value {
             "reason": &*halt.reason,
         })),
     })
+}
+
+/// Who asks, as far as the reply subject shows.
+fn client_of_message(message: &Message) -> &str {
+    client_of(message.reply.as_deref().unwrap_or_default())
 }

@@ -44,10 +44,12 @@ pub enum QueryError {
         bytes_max: usize,
     },
     /// Too many queries are being answered already.
-    #[error("{in_flight_max} queries are being answered already; try again")]
+    #[error("{in_flight_max} queries{} are being answered already; try again", if *.of_client { " of this client" } else { "" })]
     Busy {
         /// How many are answered at once.
         in_flight_max: usize,
+        /// Whether the client's share is reached, or the limit for all clients.
+        of_client: bool,
     },
     /// Too many queries wait for their position already.
     #[error("{waiting_max} queries{} wait for their position already; try again", if *.of_client { " of this client" } else { "" })]

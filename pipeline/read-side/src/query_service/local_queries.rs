@@ -5,8 +5,8 @@ use millstream_store::read_store::ReadStore;
 
 use super::{
     Operation, QueryError, QueryServiceConfig,
+    places::Place,
     view_query::{Answer, Asked, Reads, ViewQuery},
-    waiting_queries::Place,
 };
 use crate::projection_runner::ViewDirectory;
 

@@ -19,7 +19,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use super::{EndpointContext, Incoming, QueryError, endpoint_name};
+use super::{EndpointContext, Incoming, client_of_message, endpoint_name};
 use crate::projection_runner::{ProjectionStatus, View};
 
 /// The queue group of replicas that cannot answer at the moment.
@@ -166,15 +166,12 @@ impl Served {
 async fn take(mut endpoint: Endpoint, context: Arc<EndpointContext>, leaving: CancellationToken) {
     while let Some(request) = next_request(&mut endpoint, &leaving).await {
         let incoming = Incoming::Request(request);
-        match Arc::clone(&context.in_flight).try_acquire_owned() {
-            Ok(permit) => {
+        match context.at_once.take(client_of_message(incoming.message())) {
+            Ok(at_once) => {
                 let context = Arc::clone(&context);
-                context.requests.clone().spawn(async move { context.answer(incoming, permit).await });
+                context.requests.clone().spawn(async move { context.answer(incoming, at_once).await });
             }
-            Err(_) => {
-                let busy = QueryError::Busy { in_flight_max: context.in_flight_max };
-                context.respond(&incoming, Err(busy), context.query.headers()).await;
-            }
+            Err(busy) => context.respond(&incoming, Err(busy), context.query.headers()).await,
         }
     }
 }
@@ -237,11 +234,11 @@ impl Apart {
     /// Waits for its turn, and is not refused: a refusal could overtake the answer of a replica that can answer.
     async fn take_one(apart: &Arc<Self>, message: Message) {
         let came = Instant::now();
-        let Ok(permit) = Arc::clone(&apart.context.in_flight).acquire_owned().await else { return };
+        let Some(at_once) = apart.context.at_once.wait().await else { return };
         let this = Arc::clone(apart);
         apart.context.requests.spawn(async move {
             if this.can_answer() || !this.another_can(came).await {
-                this.context.answer(Incoming::Message(message), permit).await;
+                this.context.answer(Incoming::Message(message), at_once).await;
             }
         });
     }

@@ -15,8 +15,8 @@ use super::{
     QueryError, QueryServiceConfig,
     answer::{put_row, put_text, put_too_large},
     cursor,
+    places::Place,
     request::{GetBody, ListBody, Listing, Operation, parse, parse_position, parse_wait},
-    waiting_queries::Place,
 };
 use crate::{
     client_shares::Share,

@@ -69,7 +69,7 @@ impl ReadSideSettings {
             queries_max: keys.count(
                 "queries_max",
                 count(IN_FLIGHT_MAX_DEFAULT),
-                "queries answered at once; more are refused",
+                "queries answered at once, of which one connection, or one importing account, has three in four; more are refused",
             ),
             queries_waiting_max: keys.count(
                 "queries_waiting_max",

@@ -366,6 +366,41 @@ async fn waiting_queries_of_one_client_leave_others_their_places() {
 }
 
 #[tokio::test]
+async fn a_burst_of_one_client_leaves_others_places_to_be_answered_at_once() {
+    let server = TestServer::start_provisioned().await;
+    let (broker, client) = (server.broker().await, server.client().await);
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(&broker, folder.path(), projections());
+    let last = grow(&broker, "a", 1).await;
+    running.until_sequence("counts", last).await;
+    let service = serve_with(&server, &running, |config| config.in_flight_max = 20).await;
+    let burst = (0..500).map(|_| ask(&client, "counts.list", ""));
+    let mut replies: FuturesUnordered<_> = burst.collect();
+    // There are 15 places for the client of the burst, and 5 for these, one each.
+    let others = futures::future::join_all((0..5).map(async |_| {
+        let other = server.client().await;
+        ask(&other, "counts.get", r#"{"key":"a"}"#).await
+    }));
+    let refused = async {
+        let mut refused = 0;
+        while let Some(reply) = replies.next().await {
+            if reply.code == 429 {
+                assert_eq!(reply.text, "15 queries of this client are being answered already; try again");
+                refused += 1;
+            }
+        }
+        refused
+    };
+    let (others, refused) = tokio::join!(others, refused);
+    for reply in others {
+        assert_eq!(reply.json()["value"]["count"], 1);
+    }
+    assert!(refused > 0, "the burst was none");
+    service.stop().await;
+    running.finish().await.unwrap();
+}
+
+#[tokio::test]
 async fn long_and_strange_requests_get_a_short_error() {
     let server = TestServer::start_provisioned().await;
     let (broker, client) = (server.broker().await, server.client().await);

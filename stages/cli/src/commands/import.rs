@@ -382,13 +382,13 @@ fn tell(
     if mended > 0 {
         session.console.say(format_args!(
             "{mended} rows were refused before as they stand here, and mended since: what the mended rows said stands. Correct them in the file, \
-             too"
+             or take them out there"
         ));
     }
-    if let Some((line, aggregate)) = &summary.first_out_of_order {
+    if let Some((line, aggregate)) = &summary.example_out_of_order {
         session.console.say(format_args!(
-            "{out_of_order} aggregates have rows that were decided behind rows that follow them in the file and were in before; the first is \
-             {aggregate}, by line {line}. What was decided last holds: where the order counts, as of prices, say once more what has to hold"
+            "some rows of {out_of_order} aggregate(s) were decided behind rows that follow them in the file, such as that of line {line} for \
+             {aggregate}. What was decided last holds. Where the order counts, as of prices, give once more what has to hold"
         ));
     }
     if without_effect > 0 {

@@ -20,7 +20,7 @@ pub(super) enum Told {
     Known,
     /// An earlier import had refused it as it stands here, and it was mended since: what the mended row said stands, as the map wants it.
     Mended,
-    /// It was accepted and changed nothing. A row is so as well if one of the commands that it does not share with others changed nothing.
+    /// It was accepted and changed nothing. A row is without effect if this became of one of its commands that it does not share with others.
     WithoutEffect,
     Refused(RowRefusal),
 }
@@ -47,7 +47,7 @@ pub(super) struct RowUnderWay {
 struct CommandUnderWay {
     command: RowCommand,
     told: Option<Told>,
-    /// How often it was given, by this import and those before it.
+    /// How often it was given, by this import and those before it. So many of its ids are taken.
     tried: u32,
     /// Commands of other rows that were not sent because this one is equal.
     followers: Vec<Place>,
@@ -79,6 +79,13 @@ impl RowUnderWay {
     pub(super) fn tries(&mut self, index: usize, times: u32) {
         if let Some(command) = self.commands.get_mut(index) {
             command.tried = times;
+        }
+    }
+
+    /// Notes that a command was set aside as it was given last. Its id is free: mended, it is decided under that.
+    pub(super) fn set_aside(&mut self, index: usize) {
+        if let Some(command) = self.commands.get_mut(index) {
+            command.tried = command.tried.saturating_sub(1);
         }
     }
 
@@ -117,7 +124,7 @@ impl RowUnderWay {
     pub(super) fn end(mut self) -> Result<Told, Box<Reject>> {
         let Some(refusal) = self.refusal() else { return Ok(self.accepted()) };
         // A row of which something that was mended stands is not to be mended once more.
-        if ![KNOWN_WITH_OTHER_CONTENT, MENDED_SINCE].iter().any(|code| self.is_refused_for(code)) {
+        if !self.is_refused_for(KNOWN_WITH_OTHER_CONTENT) && !self.is_refused_for(MENDED_SINCE) {
             self.note_tried();
         }
         Err(Box::new(Reject { rows: self.rows, identity: self.identity, refusal }))
@@ -134,7 +141,8 @@ impl RowUnderWay {
         })
     }
 
-    fn is_refused_for(&self, code: &str) -> bool {
+    /// Whether a refusal of the row has this code.
+    pub(super) fn is_refused_for(&self, code: &str) -> bool {
         self.refusals().any(|refusal| refusal.code == code)
     }
 
@@ -144,7 +152,8 @@ impl RowUnderWay {
         // What rows share is mostly there; anything else that changes nothing may be a sale that has the number of another one.
         let is_idle =
             |(each, told): (&CommandUnderWay, &Told)| !each.command.once && *told == Told::WithoutEffect;
-        // What a row shares may be given for another row than before, if the rows before it are others. A row that was in is known all the same.
+        // What a row shares may be given for another row than before, if the rows before it are others. A row that was in is known all the same. A
+        // mended row may give it for the first time now.
         let was_in = !self.is_from_rejects() && told().any(|(each, _)| !each.command.once);
         let all_of = |wanted: &[Told]| {
             told().all(|(each, told)| {
@@ -180,6 +189,41 @@ impl RowUnderWay {
             let of_row = each.command.of_row;
             let rows = (0..).zip(&mut self.rows).filter(|(index, _)| of_row.is_none_or(|row| row == *index));
             rows.for_each(|(_, row)| tried.note(&mut row.tried));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_contract::{
+        stored_message::Headers,
+        subject::{CommandAddress, Origin},
+    };
+
+    use super::{super::text::tests::source_row, *};
+    use crate::command_publisher::OutgoingCommand;
+
+    /// What was set aside counted as given, so that each time that its row was mended in another way it took effect.
+    #[test]
+    fn the_id_of_a_command_that_was_set_aside_is_not_taken() {
+        let id = "map:0123:retail.product.register";
+        let command = OutgoingCommand {
+            address: CommandAddress::new("retail", "product", "7", "register").unwrap(),
+            origin: Origin::Sender,
+            id: id.to_owned(),
+            body: "{}".into(),
+            headers: Headers::new(),
+        };
+        for (given, is_set_aside, taken) in [(1, false, 1), (1, true, 0), (2, true, 1)] {
+            let command = RowCommand { once: true, of_row: None, command: command.clone() };
+            let mut row = RowUnderWay::new(vec![source_row(2, &["7"])], None, vec![command]);
+            row.tries(0, given);
+            if is_set_aside {
+                row.set_aside(0);
+            }
+            row.told(0, Told::Refused(RowRefusal::new("body-malformed", "no")));
+            let reject = row.end().unwrap_err();
+            assert_eq!(Tried::of(&reject.rows[0].tried, id), taken, "{given} {is_set_aside}");
         }
     }
 }

@@ -51,8 +51,8 @@ pub(crate) struct Summary {
     pub(crate) commands: u64,
     /// Aggregates of which a row was decided behind one that follows it in the file.
     pub(crate) out_of_order: u64,
-    /// The first such row: its line and aggregate.
-    pub(crate) first_out_of_order: Option<(u64, StreamId)>,
+    /// One such row: its line and aggregate.
+    pub(crate) example_out_of_order: Option<(u64, StreamId)>,
 }
 
 impl Summary {
@@ -175,8 +175,7 @@ impl Import {
         for reject in std::mem::take(&mut self.refused).into_values() {
             write(&mut self.rejects, &reject)?;
         }
-        let (late, first) = self.order.late();
-        (self.summary.out_of_order, self.summary.first_out_of_order) = (late, first.cloned());
+        (self.summary.out_of_order, self.summary.example_out_of_order) = self.order.late();
         Ok((self.summary, self.rejects))
     }
 
@@ -272,7 +271,10 @@ impl Import {
                 let seen = tag.seen || !is_another(&outcome.outcome);
                 return self.send_again(Tag { seen, ..tag }).await;
             }
-            (Outcome::Rejected { code, message } | Outcome::DeadLettered { code, message }, _) => {
+            (first @ (Outcome::Rejected { code, message } | Outcome::DeadLettered { code, message }), _) => {
+                if let (Outcome::DeadLettered { .. }, Some(row)) = (first, self.rows.get_mut(&tag.row)) {
+                    row.set_aside(tag.command);
+                }
                 let reason = format!("{}: {message}", outcome.address);
                 Told::Refused(RowRefusal::new(code, reason))
             }
@@ -312,10 +314,14 @@ impl Import {
         let of_row = row.and_then(|row| Some((row.line(), row.command(tag.command)?)));
         if let Some((line, command)) = of_row.filter(|(_, command)| !command.once) {
             let aggregate = &command.command.address.stream_id;
+            let spot = Spot { row: tag.row, line };
             match told {
-                Told::New => self.order.changed(aggregate, Spot { row: tag.row, line }, at.position),
-                Told::Known => self.order.known(aggregate, tag.row, at.position),
-                Told::Mended | Told::WithoutEffect | Told::Refused(_) => {}
+                Told::New => self.order.changed(aggregate, spot, at.position),
+                // What it says holds since then, whether or not it changed anything.
+                Told::Known | Told::Mended | Told::WithoutEffect => {
+                    self.order.stands(aggregate, spot, at.position)
+                }
+                Told::Refused(_) => {}
             }
         }
         self.told(tag.row, tag.command, told, at.changed)
@@ -355,7 +361,7 @@ impl Import {
         if seen {
             let reason = format!(
                 "{address}: an earlier import refused this command of the row as it stands here, and the row was mended since: what the mended row \
-                 said stands. Correct the row in its file, too, or write changed = \"keep\" into the map"
+                 said stands. Correct the row in its file or take it out there, or write changed = \"keep\" into the map"
             );
             let refusal = RowRefusal::new(MENDED_SINCE, reason);
             return Some(if is_kept { Told::Mended } else { Told::Refused(refusal) });
@@ -400,6 +406,7 @@ impl Import {
     fn settle_row(&mut self, number: u64) -> Result<(), CommandFailure> {
         let Some(row) = self.rows.remove(&number) else { return Ok(()) };
         let count = row.count();
+        let is_mended = row.is_refused_for(MENDED_SINCE);
         match row.end() {
             Ok(Told::New) => self.summary.new += count,
             Ok(Told::Known) => self.summary.known += count,
@@ -409,7 +416,7 @@ impl Import {
             }
             Ok(Told::WithoutEffect | Told::Refused(_)) => self.summary.without_effect += count,
             Err(reject) => {
-                self.summary.mended += if reject.refusal.code == MENDED_SINCE { count } else { 0 };
+                self.summary.mended += if is_mended { count } else { 0 };
                 return self.refuse(number, *reject);
             }
         }
@@ -427,9 +434,10 @@ impl Import {
         self.write_rejects()
     }
 
-    /// Writes the refused rows before which every row is decided.
+    /// Writes the refused rows before which every row is decided, and compares the order of the others.
     fn write_rejects(&mut self) -> Result<(), CommandFailure> {
         let decided_before = self.rows.keys().next().copied().unwrap_or(u64::MAX);
+        self.order.compare_before(decided_before);
         while let Some(first) = self.refused.first_entry().filter(|first| *first.key() < decided_before) {
             let reject = first.remove();
             self.held -= reject.rows.len() as u64;

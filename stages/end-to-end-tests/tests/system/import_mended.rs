@@ -48,9 +48,8 @@ async fn a_row_that_is_corrected_in_its_file_is_told_where_others_were_in_before
     shop.write("p.csv", "k,sku,p\n1,pot,3\n2,tea,x\n3,tea,6\n4,tea,7\n");
     assert_eq!(told("p.csv").await, ("4 rows: 3 new, 0 known, 0 without effect, 1 refused".to_owned(), None));
     shop.write("p.csv", "k,sku,p\n1,pot,3\n2,tea,5\n3,tea,6\n4,tea,7\n5,pot,4\n");
-    let said = "1 aggregates have rows that were decided behind rows that follow them in the file and were in before; the first is \
-                retail.product.tea, by line 3. What was decided last holds: where the order counts, as of prices, say once more what has to \
-                hold";
+    let said = "some rows of 1 aggregate(s) were decided behind rows that follow them in the file, such as that of line 3 for \
+                retail.product.tea. What was decided last holds. Where the order counts, as of prices, give once more what has to hold";
     let (figures, line) = told("p.csv").await;
     assert_eq!(figures, "5 rows: 2 new, 3 known, 0 without effect, 0 refused");
     assert!(line.as_ref().is_some_and(|line| line.ends_with(said)), "{line:?}");
@@ -67,6 +66,22 @@ async fn a_row_that_is_corrected_in_its_file_is_told_where_others_were_in_before
     assert_eq!(figures, "2 rows: 2 new, 0 known, 0 without effect, 0 refused");
     let is_in_order = prices(&shop, "none").await == [1, 2].map(Value::from);
     assert_eq!(line.is_none(), is_in_order, "{line:?}");
+
+    // What a row says holds although nothing had to change for it. The row before it takes it back.
+    shop.write("e.csv", "k,sku,p\n21,new,5\n");
+    assert_eq!(shop.figures(PRICES, "e.csv").await, [0, 0, 0, 1]);
+    shop.write("products.csv", &format!("{HEADER}1,new,New,one,1\n"));
+    assert_eq!(shop.figures(SALES, "products.csv").await, [1, 0, 0, 0]);
+    shop.write("e-2.csv", "k,sku,p\n20,new,6\n");
+    assert_eq!(shop.figures(PRICES, "e-2.csv").await, [1, 0, 0, 0]);
+    shop.write("e.csv", "k,sku,p\n21,new,5\n22,new,6\n");
+    let (figures, line) = told("e.csv").await;
+    assert_eq!(figures, "2 rows: 1 new, 0 known, 1 without effect, 0 refused");
+    assert_eq!(prices(&shop, "new").await, [6, 5].map(Value::from));
+    assert!(
+        line.as_ref().is_some_and(|line| line.contains("such as that of line 2 for retail.product.new")),
+        "{line:?}"
+    );
     shop.system.stop().await;
 }
 
@@ -214,6 +229,50 @@ async fn what_was_mended_and_is_not_corrected_in_its_file_is_refused_unless_the_
     let corrected = shop.read("s.csv").replace("no such!", "two");
     shop.write("s.csv", &corrected);
     assert_eq!(shop.figures(map, "s.csv").await, [0, 2, 0, 0]);
+    assert_eq!(shop.sold("1").await, [2, 3]);
+    shop.system.stop().await;
+}
+
+/// The row was to be corrected in its file, too, and then it was refused for ever: what it shares with others had been in effect before it was mended.
+#[tokio::test]
+async fn a_row_whose_shared_command_was_in_effect_before_it_was_mended_is_taken_out_of_its_file() {
+    let folder = fresh_folder();
+    let shop = Shop::open(folder.path()).await;
+    let map = &*SALES.replace("\"content\"", "[\"{sku}\"]");
+    let told = async |map: &str, row: &str| {
+        shop.write("s.csv", &format!("{HEADER}{row}\n"));
+        let ended = shop.import(map, "s.csv").await;
+        let is_mended =
+            ended.stderr.contains("1 rows were refused before as they stand here, and mended since");
+        (ended.code().unwrap(), is_mended)
+    };
+    // Nothing can be sold of which there are none, but the name is in effect.
+    assert_eq!(told(map, "1,tea,Tee,one,0").await, (10, false));
+    shop.write("mended.csv", &shop.read("s.rejects.csv").replace("tea,Tee,one,0", "tea,Tea,one,2"));
+    assert_eq!(shop.figures(map, "mended.csv").await, [1, 0, 0, 0]);
+    assert_eq!(shop.product("tea").await["data"]["name"], json!("Tea"));
+
+    assert_eq!(told(map, "1,tea,Tee,one,0").await, (10, true));
+    let refused = shop.read("s.rejects-2.csv");
+    assert!(
+        refused.contains("Correct the row in its file or take it out there, or write changed"),
+        "{refused}"
+    );
+    // Corrected to what stands, as a whole or in part, it is another name than the file brought first.
+    assert_eq!(
+        told(map, "1,tea,Tea,one,0").await,
+        (10, true),
+        "its sale was mended, whatever else refuses it"
+    );
+    assert_eq!(told(map, "1,tea,Tea,one,2").await, (10, false));
+    for file in ["s.rejects-3.csv", "s.rejects-4.csv"] {
+        let refused = shop.read(file);
+        assert!(refused.contains(",known-with-other-content,"), "{file}: {refused}");
+    }
+    let kept = map.replace("identity =", "changed = \"keep\"\nidentity =");
+    assert_eq!(told(&kept, "1,tea,Tea,one,2").await, (0, false));
+    assert_eq!(told(map, "1,pot,Pot,one,1").await, (0, false), "what is taken out is not refused");
+    assert_eq!(shop.product("tea").await["data"]["name"], json!("Tea"));
     assert_eq!(shop.sold("1").await, [2, 3]);
     shop.system.stop().await;
 }

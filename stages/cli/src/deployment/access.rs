@@ -14,6 +14,7 @@ use std::{
 
 use millstream_contract::{
     audit::AUDIT_PREFIX,
+    commit::hexadecimal,
     dead_letter::DEAD_LETTER_PREFIX,
     leases::PRESENCE_PREFIX,
     outcome::OUTCOME_PREFIX,
@@ -38,16 +39,13 @@ pub(super) fn id_secret(folder: &Path) -> io::Result<PathBuf> {
     if file.try_exists()? {
         return Ok(file);
     }
-    let secret: [u8; 32] = rand::random();
-    let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     fs::create_dir_all(folder)?;
-    // Whoever is interrupted leaves no half of a secret.
-    let unfinished = folder.join(format!("{ID_SECRET_FILE}.new"));
-    let mut options = fs::OpenOptions::new();
-    let mut written = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    writeln!(written, "{secret}")?;
-    written.sync_all()?;
-    fs::rename(&unfinished, &file)?;
+    // Whoever is interrupted leaves no half of a secret, and from the beginning a temporary file can be read by its owner alone.
+    let mut new = tempfile::NamedTempFile::new_in(folder)?;
+    writeln!(new, "{}", hexadecimal(&rand::random::<[u8; 32]>()))?;
+    new.as_file().sync_all()?;
+    new.persist(&file).map_err(|error| error.error)?;
+    fs::File::open(folder)?.sync_all()?;
     Ok(file)
 }
 
@@ -103,4 +101,26 @@ fn denied() -> [String; 9] {
         of_prefix(CHANGED_PREFIX),
         of_prefix(AUDIT_PREFIX),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_keeps_its_secret_and_nobody_else_reads_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("data");
+        let file = id_secret(&folder).unwrap();
+        let secret = fs::read(&file).unwrap();
+        assert_eq!(secret.trim_ascii().len(), 64, "two digits for each of 32 bytes");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o077, 0);
+        assert_eq!(id_secret(&folder).unwrap(), file);
+        assert_eq!(fs::read(&file).unwrap(), secret);
+        let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, [ID_SECRET_FILE]);
+        assert_ne!(fs::read(id_secret(&parent.path().join("other")).unwrap()).unwrap(), secret);
+    }
 }

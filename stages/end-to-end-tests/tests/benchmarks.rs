@@ -42,6 +42,8 @@ async fn closed_loop_prints_rates_waits_and_costs_beside_both_bare_loops() {
             assert!(round["ratio"].as_f64().unwrap() > 0.0, "{round}");
             let real = &round["real"];
             assert!(real["queryable_ms"]["p50"].as_f64().unwrap() > 0.0, "{round}");
+            assert!(real["queries"].as_u64().unwrap() > 0, "{round}");
+            assert!(round["bare_singly"].get("queries").is_none(), "a bare loop asks nothing: {round}");
             assert!(real["commands_a_round"].as_f64().unwrap() >= 1.0, "{round}");
             for process in figures["stages"].as_array().unwrap() {
                 assert!(real["costs"][process.as_str().unwrap()].is_object(), "{process} in {round}");

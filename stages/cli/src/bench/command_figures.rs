@@ -17,8 +17,9 @@ pub(crate) struct LoopFigures {
     /// From sending to the answer of a query that sees it; of the real loop alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) queryable_ms: Option<Latency>,
-    /// Of how many commands that is known.
-    pub(crate) queries: usize,
+    /// How many commands `queryable_ms` tells of; of the real loop alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) queries: Option<usize>,
     /// By process; empty where the system does not tell.
     pub(crate) costs: BTreeMap<String, CommandCost>,
     /// Bytes that each stream and each folder of a process holds more than before, for each command that was sent.
@@ -143,7 +144,10 @@ fn add_latencies(text: &mut String, round: &Round) {
     row(IN_BATCHES, round.bare_in_batches.answer_ms, "");
     row("real, answered", round.real.answer_ms, "");
     match round.real.queryable_ms {
-        Some(latency) => row("real, queryable", latency, &format!("  (of {})", round.real.queries)),
+        Some(latency) => {
+            let of = format!("  (of {})", round.real.queries.unwrap_or_default());
+            row("real, queryable", latency, &of);
+        }
         None => add(text, format_args!("{:<24}no query was sent while measuring", "real, queryable")),
     }
 }
@@ -204,7 +208,7 @@ mod tests {
             commands_per_second: rate,
             answer_ms: Latency::new(&[]),
             queryable_ms: None,
-            queries: 0,
+            queries: None,
             costs: BTreeMap::new(),
             kept_bytes: BTreeMap::new(),
             commands_a_round: None,
@@ -229,7 +233,7 @@ mod tests {
         let cost = |cpu_us| CommandCost { cpu_us, written_bytes: 100.0 };
         let real = LoopFigures {
             queryable_ms: Some(Latency::new(&[Duration::from_millis(2)])),
-            queries: 1,
+            queries: Some(1),
             costs: BTreeMap::from([
                 ("nats-server".to_owned(), cost(64.0)),
                 ("projector".to_owned(), cost(38.0)),

@@ -68,7 +68,7 @@ pub(crate) struct CommandsArguments {
     /// How long to measure each loop; 10 when neither this nor --commands is given. A fifth as much goes before it and is not counted
     #[arg(long, value_parser = crate::whole(1..=u32::MAX), value_name = "S", conflicts_with = "commands")]
     seconds: Option<u32>,
-    /// How many commands to measure of each loop, at least; ten for each client or more. A fifth as much goes before it and is not counted
+    /// How many commands to measure of each loop: at least ten for each client. A fifth as many go before them and are not counted
     #[arg(long, value_parser = crate::whole(1..=u32::MAX), value_name = "N")]
     commands: Option<u32>,
     /// How often to measure the bare loops and the real one in turn; the median of the ratios counts
@@ -92,14 +92,14 @@ impl CommandsArguments {
 
     /// Answers come in bursts, one for each client, so a few bursts tell no rate.
     fn refuse_too_few(&self) -> Result<(), CommandFailure> {
-        if self.commands.is_some_and(|commands| commands < COMMANDS_OF_A_CLIENT_MIN * self.in_flight) {
-            let least = COMMANDS_OF_A_CLIENT_MIN * self.in_flight;
-            return Err(CommandFailure::usage(format_args!(
-                "too few --commands for a rate: measure {least} or more with {} in flight",
+        let least = COMMANDS_OF_A_CLIENT_MIN * self.in_flight;
+        match self.commands {
+            Some(commands) if commands < least => Err(CommandFailure::usage(format_args!(
+                "--commands {commands} are too few to tell a rate; with {} in flight, measure at least {least}",
                 self.in_flight
-            )));
+            ))),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn stages(&self) -> &'static [&'static str] {
@@ -281,7 +281,7 @@ impl Bench {
         let kept_after = storage::of_all(broker, &data).await?;
         let mut figures = self.figures(&found, &kept, &kept_after)?;
         figures.queryable_ms = (!found.queries.is_empty()).then(|| Latency::new(&found.queries));
-        figures.queries = found.queries.len();
+        figures.queries = Some(found.queries.len());
         figures.commands_a_round =
             rounds.zip(rounds_after).and_then(|(before, after)| after.commands_a_round_since(before));
         Ok((figures, found.sent))
@@ -303,7 +303,7 @@ impl Bench {
             commands_per_second: Rate::new(commands, found.elapsed).commands_per_second,
             answer_ms: Latency::new(&found.answers),
             queryable_ms: None,
-            queries: 0,
+            queries: None,
             costs: process_costs::by_command(&found.observed, commands),
             kept_bytes: storage::by_command(before, after, found.sent),
             commands_a_round: None,

@@ -12,6 +12,7 @@ pub(crate) mod input;
 mod join;
 mod key;
 mod letters;
+pub(crate) mod listed;
 mod map_check;
 pub(crate) mod map_file;
 pub(crate) mod mapping;

@@ -21,6 +21,7 @@ use crate::{
     import::{
         dry_run::{self, Prospect},
         input::RowsFile,
+        listed::listed,
         map_file::MapFile,
         mapping::Mapping,
         rejects::{Rejects, RejectsError},
@@ -73,9 +74,6 @@ pub(crate) struct ImportArguments {
     #[arg(long)]
     json: bool,
 }
-
-/// Names of files that a message tells.
-const NAMES_MAX: usize = 20;
 
 /// A file that fits its map.
 struct Prepared {
@@ -176,15 +174,6 @@ fn files(arguments: &ImportArguments, session: &Session) -> Result<Vec<PathBuf>,
         ));
     }
     Ok(files)
-}
-
-/// Names, as many as anybody reads.
-fn listed(names: &[String]) -> String {
-    let shown = names.iter().take(NAMES_MAX).cloned().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(NAMES_MAX) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }
 
 /// Prepares in a thread of its own, which ends with the process: a file of many rows, or standard input, takes a while to read.
@@ -401,18 +390,4 @@ fn tell(
         session.console.say(format_args!("refused rows are in {}", path.display()));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A folder of pictures was told with the names of all of them.
-    #[test]
-    fn a_message_tells_no_more_names_than_anybody_reads() {
-        let names = |count: usize| (0..count).map(|number| format!("{number}.jpg")).collect::<Vec<_>>();
-        assert_eq!(listed(&names(2)), "0.jpg, 1.jpg");
-        assert!(listed(&names(NAMES_MAX)).ends_with(", 19.jpg"));
-        assert!(listed(&names(20_000)).ends_with(", 19.jpg and 19980 more"));
-    }
 }

@@ -40,17 +40,12 @@ pub(super) enum Condition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Test {
     Empty(bool),
-    Is(Vec<Wanted>),
+    /// Texts, and numbers.
+    Is(Vec<String>, Vec<Number>),
     Begins(Vec<String>),
     Ends(Vec<String>),
     Holds(Vec<String>),
     Number(Relation, Number),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Wanted {
-    Text(String),
-    Number(Number),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,19 +164,19 @@ impl Test {
                 _ => Err(wrong("true or false")),
             },
             "is" => {
-                let one = |item: &Node| match item {
-                    Node::Text(text) => Some(Wanted::Text(text.clone())),
-                    Node::Integer(number) => Some(Wanted::Number(Number::whole(*number))),
-                    _ => None,
+                let items = match wanted.get_ref() {
+                    Node::List(items) if !items.is_empty() => items.as_slice(),
+                    _ => std::slice::from_ref(wanted),
                 };
-                let all = match wanted.get_ref() {
-                    Node::List(items) => items.iter().map(|item| one(item.get_ref())).collect(),
-                    other => one(other).map(|one| vec![one]),
-                };
-                let all: Option<Vec<Wanted>> = all;
-                all.filter(|all| !all.is_empty())
-                    .map(Self::Is)
-                    .ok_or_else(|| wrong("a text, a whole number, or a list of them"))
+                let (mut texts, mut numbers) = (Vec::new(), Vec::new());
+                for item in items {
+                    match item.get_ref() {
+                        Node::Text(text) => texts.push(text.clone()),
+                        Node::Integer(number) => numbers.push(Number::whole(*number)),
+                        _ => return Err(wrong("a text, a whole number, or a list of them")),
+                    }
+                }
+                Ok(Self::Is(texts, numbers))
             }
             "begins" => texts().map(Self::Begins),
             "ends" => texts().map(Self::Ends),
@@ -215,21 +210,11 @@ impl Test {
         };
         Ok(match self {
             Self::Empty(wanted) => value.is_empty() == *wanted,
-            Self::Is(all) => {
-                // Its texts first: what is one of them need be no number.
-                let is_text = |wanted: &Wanted| matches!(wanted, Wanted::Text(wanted) if value == wanted);
-                let mut numbers = all.iter().filter_map(|wanted| match wanted {
-                    Wanted::Number(wanted) => Some(*wanted),
-                    Wanted::Text(_) => None,
-                });
-                if all.iter().any(is_text) {
-                    return Ok(true);
-                }
-                let Some(first) = numbers.next() else { return Ok(false) };
-                let is_it = |wanted, number: Number| number.compare(wanted) == Ordering::Equal;
-                certain(value)?
-                    .is_some_and(|number| is_it(first, number) || numbers.any(|wanted| is_it(wanted, number)))
-            }
+            // What is one of the texts need be no number.
+            Self::Is(texts, _) if texts.iter().any(|wanted| value == wanted) => true,
+            Self::Is(_, wanted) if wanted.is_empty() => false,
+            Self::Is(_, wanted) => certain(value)?
+                .is_some_and(|number| wanted.iter().any(|wanted| number.compare(*wanted).is_eq())),
             Self::Begins(all) => all.iter().any(|wanted| value.starts_with(wanted)),
             Self::Ends(all) => all.iter().any(|wanted| value.ends_with(wanted)),
             Self::Holds(all) => all.iter().any(|wanted| value.contains(wanted)),

@@ -59,7 +59,7 @@ impl Filter {
     pub(super) fn parse(text: &str, filter: &str, columns: &Columns) -> Result<Self, TextError> {
         let (name, rest) = filter.split_once(':').unwrap_or((filter, ""));
         let has_rest = filter.contains(':');
-        let (format, form) = (rest.trim(), DateForm::new(rest.trim()));
+        let format = rest.trim();
         let unknown = || TextError::Filter { text: text.to_owned(), filter: filter.to_owned() };
         Ok(match (name.trim(), has_rest) {
             ("slug", false) => Self::Slug,
@@ -67,17 +67,17 @@ impl Filter {
             ("upper", false) => Self::Upper,
             ("abs", false) => Self::Abs(columns.numbers),
             ("day", false) => Self::Day(columns.zone(text, filter)?),
-            ("date", true) if form.reads_dates() => Self::Date(form),
-            ("date", _) => {
-                return Err(TextError::Date { text: text.to_owned(), format: format.to_owned() });
-            }
-            ("time", true) if !form.names_zone() && form.tells_offset() => Self::Time(form, TimeZone::UTC),
-            ("time", true) if !form.names_zone() && form.reads_times() => {
-                Self::Time(form, columns.zone(text, filter)?)
-            }
-            ("time", _) => {
-                return Err(TextError::Time { text: text.to_owned(), format: format.to_owned() });
-            }
+            ("date", _) => match DateForm::new(format) {
+                form if form.reads_dates() => Self::Date(form),
+                _ => return Err(TextError::Date { text: text.to_owned(), format: format.to_owned() }),
+            },
+            ("time", _) => match DateForm::new(format) {
+                form if form.names_zone() || !form.reads_times() => {
+                    return Err(TextError::Time { text: text.to_owned(), format: format.to_owned() });
+                }
+                form if form.tells_offset() => Self::Time(form, TimeZone::UTC),
+                form => Self::Time(form, columns.zone(text, filter)?),
+            },
             ("replace", true) => match &*arguments(rest) {
                 [this, that] if !this.is_empty() => Self::Replace(this.clone(), that.clone()),
                 _ => return Err(unknown()),
@@ -205,25 +205,23 @@ fn read_time(text: &str, form: &DateForm, zone: &TimeZone) -> Result<String, Str
         let year = instant.to_zoned(TimeZone::UTC).year();
         if year < YEAR_MIN { Err(short()) } else { Ok(instant.to_string()) }
     };
+    let unread = || match form.leaves_an_offset(text) {
+        true => format!("{}; %z at the end of the format reads the offset that it tells", wrong()),
+        false => wrong(),
+    };
     let parsed = form.parse(text);
-    let with_offset = if parsed.is_err() { form.parse_with_offset(text) } else { None };
-    if parsed.is_err() && with_offset.is_none() {
-        let is_offset = form.leaves_an_offset(text);
-        let hint =
-            if is_offset { "; %z at the end of the format reads the offset that it tells" } else { "" };
-        return Err(format!("{}{hint}", wrong()));
-    }
+    // What tells its offset needs no zone.
+    let told = match &parsed {
+        Ok(parsed) => parsed.to_timestamp().ok(),
+        Err(_) => Some(form.parse_with_offset(text).ok_or_else(unread)?),
+    };
     if !form.has_its_digits(text) {
         return Err(format!("{}, with all its digits", wrong()));
     }
-    if let Some(instant) = with_offset {
+    if let Some(instant) = told {
         return checked(instant);
     }
-    let parsed = parsed.map_err(|_| wrong())?;
-    if let Ok(instant) = parsed.to_timestamp() {
-        return checked(instant);
-    }
-    let local = parsed.to_datetime().map_err(|_| wrong())?;
+    let local = parsed.and_then(|parsed| parsed.to_datetime()).map_err(|_| wrong())?;
     if local.year() < YEAR_MIN {
         return Err(short());
     }

@@ -65,7 +65,7 @@ pub(crate) enum InputError {
     )]
     Text { path: PathBuf, line: u64, encoding: &'static str },
     #[error(
-        "{path}: line {line} is not UTF-8, in which rejects are written and read; save the file as CSV in UTF-8, or as a workbook"
+        "{path}: line {line} is not UTF-8, in which rejects are written and read; save the file as CSV in UTF-8"
     )]
     Rejects { path: PathBuf, line: u64 },
     #[error(
@@ -98,8 +98,8 @@ pub(crate) enum InputError {
     )]
     Reject { path: PathBuf, line: u64, column: &'static str, found: String },
     #[error(
-        "{path} has columns called {names}, as rejects have, and does not begin with all of {all}; if it is of rejects, leave these columns as \
-         they were written, and mend the others; if they are columns of its own, give them other names"
+        "{path} has columns called {names}, as files of rejects have, but does not begin with {all}. If it is a file of rejects, put these \
+         columns back at its beginning, as they were written; if the columns are its own, give them other names"
     )]
     Doubtful { path: PathBuf, names: String, all: String },
     #[error("{path}: line {line} has a cell behind the last column that a sheet can have; save it anew")]
@@ -221,7 +221,7 @@ impl RowsFile {
             header: csv::StringRecord::new(),
             count: 0,
             of_several_lines: None,
-            columns: RejectColumns::none(),
+            columns: RejectColumns::default(),
             found: Vec::new(),
             is_guessed: false,
         };

@@ -115,7 +115,9 @@ impl Mapping {
         if !units.are_groups() {
             let each =
                 raw.command.iter().find_map(|command| command.each.as_ref().or(each_in(&command.body)));
-            each.map_or(Ok(()), |each| Err(map.fault(each.span(), UnitsError::NoGroup)))?;
+            if let Some(each) = each {
+                return Err(map.fault(each.span(), UnitsError::NoGroup));
+            }
         }
         units.stand_together = raw.command.iter().any(|command| command.each.is_none());
         let mut commands: Vec<CommandTemplate> = Vec::new();

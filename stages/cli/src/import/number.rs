@@ -188,8 +188,8 @@ impl Number {
         Self { digits: number.into(), places: 0, is_certain: true }
     }
 
-    /// The number in units of its last place: 12.3 with two places is 1230. If it is the amount of several things together, it is divided by their
-    /// number.
+    /// The number in units of its `places`-th decimal place: 12.3 with two places is 1230. If it is the amount of `of` things together, it is
+    /// divided by that.
     ///
     /// # Errors
     /// [`Unfit`] when something would be lost and no rounding was asked for, or the result is too large.

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Which columns stand before those of the rows: that with the numbers of a sheet's rows, and those of rejects.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct RejectColumns {
     is_sheet: bool,
     pub(super) are_there: bool,
@@ -42,11 +42,6 @@ impl RejectColumns {
             _ => return Err(Doubtful(found)),
         }
         Ok(Self { is_sheet, are_there: false })
-    }
-
-    /// Of a file of which nothing is known.
-    pub(super) fn none() -> Self {
-        Self { is_sheet: false, are_there: false }
     }
 
     /// How many stand before the rows' own.

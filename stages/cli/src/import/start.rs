@@ -32,12 +32,12 @@ const TRIED: usize = 8;
 /// What stands where a person has to choose.
 const CHOOSE: &str = "?";
 
-/// Days, as files write them; the more common first. Behind each may stand a time.
+/// Days, as files write them; the more common first.
 const DATES: [&str; 9] = [
     "%Y-%m-%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%Y/%m/%d", "%Y%m%d", "%d.%m.%y", "%m/%d/%y",
 ];
-const TIMES: [&str; 7] =
-    ["", " %H:%M", " %H:%M:%S", "T%H:%M:%S", " %H:%M:%S %z", "T%H:%M:%S%z", "T%H:%M:%S%:z"];
+/// Times behind the day. `%z` reads every offset, however it is written.
+const TIMES: [&str; 6] = ["", " %H:%M", " %H:%M:%S", "T%H:%M:%S", " %H:%M:%S %z", "T%H:%M:%S%z"];
 
 /// What a column seems to hold.
 #[derive(Debug, PartialEq, Eq)]

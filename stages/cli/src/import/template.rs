@@ -397,7 +397,7 @@ fn whole(text: &str, form: NumberForm) -> Result<i64, String> {
     units(text, form, 0, Around::Nothing, 1, None)
 }
 
-/// A decimal number in units of its last place, divided by how many have it together. Else what it should be.
+/// A decimal number in units of its `places`-th decimal place, divided by `of`, if it is the amount of so many together. Else what it should be.
 fn units(
     text: &str,
     form: NumberForm,

@@ -13,6 +13,7 @@ use super::{
     input::SourceRow,
     join::Join,
     key::{Slugs, Taken},
+    listed::listed,
     number::NumberForm,
 };
 
@@ -20,8 +21,6 @@ use super::{
 const COLUMN: &str = "column:";
 /// Before the name of something that the import knows itself, where a column is called so.
 const OWN: &str = "import:";
-/// As many names as a message tells of a file with more.
-const NAMES_MAX: usize = 40;
 /// As much as a message tells of a text.
 const SHOWN_MAX: usize = 120;
 /// Longest text that is made of a row, in bytes: no message of the server holds more, unless it is told to.
@@ -214,11 +213,7 @@ impl Columns {
     /// Their names, for messages.
     pub(super) fn names(&self) -> String {
         let names = self.values.keys().chain(self.by_name.keys());
-        let shown = names.take(NAMES_MAX).map(|name| shortened(name)).collect::<Vec<_>>().join(", ");
-        match (self.values.len() + self.by_name.len()).saturating_sub(NAMES_MAX) {
-            0 => shown,
-            more => format!("{shown} and {more} more"),
-        }
+        listed(&names.map(|name| shortened(name)).collect::<Vec<_>>())
     }
 
     pub(super) fn zone(&self, text: &str, filter: &str) -> Result<TimeZone, TextError> {

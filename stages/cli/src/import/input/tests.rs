@@ -303,7 +303,7 @@ fn rejects_are_utf8_or_refused() {
     let refused = check(&path, &FileForm::default()).unwrap_err().to_string();
     assert!(
         refused.ends_with(
-            "rejects.csv: line 2 is not UTF-8, in which rejects are written and read; save the file as CSV in UTF-8, or as a workbook"
+            "rejects.csv: line 2 is not UTF-8, in which rejects are written and read; save the file as CSV in UTF-8"
         ),
         "{refused}"
     );
@@ -419,10 +419,7 @@ fn a_column_that_is_called_as_one_of_rejects_is_the_files_own() {
         std::fs::write(&path, format!("{header}\n{row}\n")).unwrap();
         let refused = check(&path, &FileForm::default()).unwrap_err();
         let said = refused.to_string();
-        assert!(
-            said.contains("and does not begin with all of import_row, import_line, import_code"),
-            "{said}"
-        );
+        assert!(said.contains("but does not begin with import_row, import_line, import_code"), "{said}");
         assert_eq!(refused.exit_code(), ExitCode::Data);
     }
 }

@@ -32,3 +32,19 @@ fn what_the_point_is_is_written_down_where_other_numbers_show_it() {
     let german = begun("a;1.250\nb;0,5\n");
     assert!(german.contains("\ndecimal = \",\"\nthousands = \".\"\n") && !german.contains(doubt), "{german}");
 }
+
+/// Two formats were told where each reads what the other does.
+#[test]
+fn a_time_with_its_offset_is_told_by_one_format() {
+    for (values, format) in [
+        (["2026-07-01T10:00:00Z", "2026-07-01T12:00:00+02:00"], "%Y-%m-%dT%H:%M:%S%z"),
+        (["2026-07-01T10:00:00+0000", "2026-07-01T12:00:00+0200"], "%Y-%m-%dT%H:%M:%S%z"),
+        (["2026-07-01 10:00:00 +01:00", "2026-07-01 12:00:00 +0200"], "%Y-%m-%d %H:%M:%S %z"),
+    ] {
+        assert_eq!(
+            Kind::of(&values, NumberForm::default()),
+            Kind::Time(vec![format.to_owned()]),
+            "{values:?}"
+        );
+    }
+}

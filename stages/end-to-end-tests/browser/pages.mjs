@@ -300,6 +300,23 @@ try {
     await asksTopSellers(page);
     const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "CSV" }).click()]);
     assert.equal(download.suggestedFilename(), "retail-top-sellers.csv");
+    assert.ok((await page.getByRole("cell", { name: /^\d+\.\d\d$/ }).locator("svg.chart").count()) > 1, "amounts have bars");
+  });
+
+  await step("a query shows a chart, and what is new in it without a reload where that is wanted", async () => {
+    await page.goto(`${address}/queries/retail/by-day?store=2510`);
+    await page.getByRole("img", { name: /^Amount by Business date, from 2026/ }).waitFor();
+    await axe(page, "query with a chart");
+    await page.goto(`${address}/queries/retail/top-sellers?store=2512`);
+    await page.getByText("There are no rows.").waitFor();
+    await page.evaluate(() => (window.isSame = true));
+    await page.getByRole("link", { name: "Refresh every 10 seconds" }).click();
+    await page.getByRole("status").getByText("Live").waitFor();
+    await overNats(`2512_${DATE}`, "record-sale", sale("Q-1", "tea", 3, 450));
+    await page.getByRole("table", { name: "Top sellers" }).getByRole("cell", { name: "13.50" }).waitFor();
+    await page.getByRole("link", { name: "Do not refresh" }).click();
+    await page.getByRole("link", { name: "Refresh every 10 seconds" }).waitFor();
+    assert.equal(await page.evaluate(() => window.isSame), true, "the page is the same");
   });
 
   await step("an aggregate is shown as of a moment", async () => {

@@ -24,6 +24,7 @@ mod layout;
 mod page_request;
 mod queries;
 mod query;
+mod query_chart;
 mod report;
 mod report_chart;
 mod report_list;

@@ -49,12 +49,29 @@ fn address(system: &System) -> String {
     line.expect("the address of the pages is told").1.trim_end_matches('/').to_owned()
 }
 
+/// A folder with the queries of this repository, and one over days.
+fn queries(folder: &Path) -> PathBuf {
+    const BY_DAY: &str = "-- title: Sales by day\n-- parameter: store text\n-- money: amount in currency\n\
+         SELECT d.business_date, SUM(d.sales) AS sales, SUM(d.net_amount) AS amount, d.currency FROM retail.store_daily AS d\n\
+         WHERE d.store = :store GROUP BY d.business_date, d.currency ORDER BY d.business_date";
+    let (shipped, own) = (repository().join("config/queries"), folder.join("queries"));
+    for context in fs::read_dir(&shipped).unwrap().map(Result::unwrap) {
+        let of_context = own.join(context.file_name());
+        fs::create_dir_all(&of_context).unwrap();
+        for query in fs::read_dir(context.path()).unwrap().map(Result::unwrap) {
+            fs::copy(query.path(), of_context.join(query.file_name())).unwrap();
+        }
+    }
+    fs::write(own.join("retail/by-day.sql"), BY_DAY).unwrap();
+    own
+}
+
 /// A system whose gateway asks for keys, with those of the office and of a store.
 async fn with_keys(folder: &Path) -> (System, String, String) {
     let [office, store] = keys_of_the_guide(folder).await;
     let keys = folder.join("keys.toml");
     let set = format!("gateway.keys_file={}", keys.display());
-    let queries = format!("sql.queries={}", repository().join("config/queries").display());
+    let queries = format!("sql.queries={}", queries(folder).display());
     let arguments = ["--set", set.as_str(), "--set", "gateway.rate=0", "--sql", "--set", queries.as_str()];
     let system = System::start_on_port(&folder.join("system"), free_port().unwrap(), &arguments).await;
     system.expect_said("pages for a browser").await;

@@ -14,6 +14,8 @@ const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 /// How often a page that is not told of changes asks for itself.
 const REFRESH_SECONDS: u8 = 5;
+/// How often a page does so whose address says that it should.
+const REFRESH_ON_DEMAND_SECONDS: u8 = 10;
 
 /// A link to another page.
 pub(super) struct Link {
@@ -42,6 +44,8 @@ pub(super) struct Frame<'a> {
     pub(super) position: String,
     /// How many seconds an open page waits before it shows its parts anew; 0 if it does not.
     pub(super) every: u8,
+    /// The same for a page whose address ends with `#live`, and of no other.
+    pub(super) on_demand: u8,
 }
 
 impl<'a> Frame<'a> {
@@ -60,7 +64,7 @@ impl<'a> Frame<'a> {
         let signed_in = principal.filter(|_| !pages.guard.is_open()).map(|who| who.name().to_owned());
         let navigation = principal.map(|who| pages.navigation(who, path)).unwrap_or_default();
         let (live, position) = (String::new(), String::new());
-        Self { pages, navigation, signed_in, form_token, live, position, every: 0 }
+        Self { pages, navigation, signed_in, form_token, live, position, every: 0, on_demand: 0 }
     }
 
     /// The same, for a page that refreshes when one of these changes. Each is `watch=…` or `list=…` with its parts.
@@ -76,6 +80,11 @@ impl Frame<'_> {
     /// The same, for a page that shows its parts anew every few seconds, because nobody tells when they change.
     pub(super) fn refreshing(self) -> Self {
         Self { every: REFRESH_SECONDS, ..self }
+    }
+
+    /// The same, for a page that does so only if the user wants it: what it shows may be dear.
+    pub(super) fn refreshing_on_demand(self) -> Self {
+        Self { on_demand: REFRESH_ON_DEMAND_SECONDS, ..self }
     }
 }
 

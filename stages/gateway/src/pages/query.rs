@@ -19,6 +19,7 @@ use super::{
     export::as_file,
     layout::{Frame, page},
     page_request::Visit,
+    query_chart::{Chart, Glance, glance},
     value_text::{escape, label, time},
 };
 use crate::{
@@ -66,6 +67,8 @@ struct Choice {
 /// The answer.
 struct Shown {
     columns: Vec<Column>,
+    /// A chart of one of the columns.
+    chart: Option<Chart>,
     /// The markup of each cell, and whether it is a number.
     rows: Vec<Vec<(String, bool)>>,
     /// The number of rows, if there were more.
@@ -114,8 +117,9 @@ pub(super) async fn get(
     let status = refusal.as_ref().map_or(StatusCode::OK, |refusal| refusal.status);
     let is_told_at_a_field = fields.iter().any(|field| !field.error.is_empty());
     let csv = address::with(&address::path(&["queries", &context, &name, "csv"]), &given);
+    let frame = Frame::new(&visit);
     let query = QueryPage {
-        frame: Frame::new(&visit),
+        frame: if answer.is_some() { frame.refreshing_on_demand() } else { frame },
         context: &context,
         title: &query.title,
         description: &query.description,
@@ -201,17 +205,27 @@ fn shown(table: &Table) -> Shown {
     };
     let columns: Vec<Column> =
         table.columns.iter().map(|name| Column { label: label(name), is_number: is_number(name) }).collect();
-    let row = |row: &Map<String, Value>| {
-        let cells = table.columns.iter().zip(&columns).map(|(name, column)| {
+    let (chart, bars) = match glance(table) {
+        Some(Glance::Chart(chart)) => (Some(chart), None),
+        Some(Glance::Bars(column, bars)) => (None, Some((column, bars))),
+        None => (None, None),
+    };
+    let row = |(number, row): (usize, &Map<String, Value>)| {
+        let cells = table.columns.iter().zip(&columns).enumerate().map(|(index, (name, column))| {
             let text = table.text(row, name);
             // A number is not a time, whatever it looks like.
             let markup = if column.is_number { None } else { time(&text) };
-            (markup.unwrap_or_else(|| escape(&text)), column.is_number)
+            let bar = bars
+                .as_ref()
+                .filter(|(shown, _)| *shown == index)
+                .and_then(|(_, bars)| bars.get(number)?.as_deref());
+            (markup.unwrap_or_else(|| escape(&text)) + bar.unwrap_or_default(), column.is_number)
         });
         cells.collect()
     };
     Shown {
-        rows: table.rows.iter().map(row).collect(),
+        rows: table.rows.iter().enumerate().map(row).collect(),
+        chart,
         cut: if table.cut { table.rows.len().to_string() } else { String::new() },
         columns,
     }

@@ -52,7 +52,7 @@ impl Asked<'_> {
         let says =
             format!("{name} of {} on {} days up to {last}; the table below has the numbers", self.key, DAYS);
         Some(Chart {
-            svg: chart::columns(&values, &says),
+            svg: chart::columns(&values, values.len().checked_sub(1), &says),
             most: values.iter().flatten().max().map(|most| self.written(column, *most)).unwrap_or_default(),
             first: dates.first().map(ToString::to_string).unwrap_or_default(),
             last: last.to_string(),

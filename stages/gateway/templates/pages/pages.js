@@ -1,6 +1,6 @@
 // Shows the parts of an open page anew when what they show has changed. Pages do without it.
 "use strict";
-const main = document.querySelector("main[data-live], main[data-every]");
+const main = document.querySelector("main[data-live], main[data-every], main[data-on-demand]");
 if (main) {
   const status = main.querySelector("[data-live-status]");
   const known = new Set();
@@ -84,8 +84,31 @@ if (main) {
     });
   }
   // Nobody tells when streams change, so such a page asks again, as long as somebody can see it.
+  const look = () => document.hidden || show();
   if (main.dataset.every) {
-    const look = () => document.hidden || show();
     setInterval(look, main.dataset.every * 1000);
+  }
+  // What such a page asks for may be dear, so it does so only if its address says it.
+  if (main.dataset.onDemand) {
+    const choice = main.querySelector("[data-live-choice]");
+    const link = choice.querySelector("a");
+    const seconds = Number(main.dataset.onDemand);
+    let timer;
+    const follow = () => {
+      const isWanted = location.hash === "#live";
+      clearInterval(timer);
+      choice.hidden = false;
+      link.textContent = isWanted ? "Do not refresh" : `Refresh every ${seconds} seconds`;
+      link.href = isWanted ? "#content" : "#live";
+      if (isWanted) {
+        timer = setInterval(look, seconds * 1000);
+        say("Live.");
+        show();
+      } else {
+        status.hidden = true;
+      }
+    };
+    addEventListener("hashchange", follow);
+    follow();
   }
 }

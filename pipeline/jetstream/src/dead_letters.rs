@@ -1,10 +1,12 @@
 //! Dead letters as DEADLETTERS has them: found by name, read from the newest on, and removed.
 //!
-//! [`kept_letter`] is a letter together with its place, and the command that it becomes again; [`letter_name`] is how people name one.
+//! [`kept_letter`] is a letter together with its place, and the command that it becomes again; [`letter_name`] is how people name one;
+//! [`put_back`] gives the command to COMMANDS again.
 //! Deliberately absent: who may do any of this.
 
 pub mod kept_letter;
 pub mod letter_name;
+pub mod put_back;
 
 use millstream_contract::{
     dead_letter::is_further_part,

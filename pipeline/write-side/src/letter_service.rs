@@ -21,6 +21,7 @@ use millstream_jetstream::{
         LetterError,
         kept_letter::{KeptLetter, NotRetriable},
         letter_name::{LetterName, LetterNameError},
+        put_back::{PutBackError, put_back},
         read_letter, remove_letter,
     },
     nats_broker::{
@@ -54,7 +55,7 @@ enum LetterServiceError {
     #[error(transparent)]
     Read(#[from] LetterError),
     #[error("the letter is still there: {0}")]
-    Append(#[from] AppendError),
+    NotPutBack(#[from] PutBackError),
     #[error(
         "the letter is back on COMMANDS at position {position}, and could not be removed yet: {source}. Retry it again: it takes effect once"
     )]
@@ -72,12 +73,15 @@ impl LetterServiceError {
             Self::NotRetriable { .. } | Self::Own { .. } => 422,
             Self::Busy => 429,
             Self::Read(LetterError::NoLetter { .. })
-            | Self::Append(AppendError::Refused { .. } | AppendError::Conflict { .. }) => 500,
+            | Self::NotPutBack(PutBackError::Append(
+                AppendError::Refused { .. } | AppendError::Conflict { .. },
+            )) => 500,
             Self::Read(LetterError::Broker(_))
-            | Self::Append(AppendError::Unclear { .. })
+            | Self::NotPutBack(PutBackError::Append(AppendError::Unclear { .. }) | PutBackError::Broker(_))
             | Self::NotRemoved { .. }
             | Self::NotDropped(_) => 503,
-            Self::Append(AppendError::Full { .. }) => 507,
+            Self::NotPutBack(PutBackError::NoRoom) => 409,
+            Self::NotPutBack(PutBackError::Append(AppendError::Full { .. })) => 507,
         }
     }
 }
@@ -147,9 +151,8 @@ async fn retry<B: Broker>(broker: &B, request: &LetterRequest) -> Result<LetterR
     let command = kept.command(broker.message_bytes_max());
     let command = command.map_err(|why| LetterServiceError::NotRetriable { letter: kept.name(), why })?;
     let command_id = command.headers.find(header::COMMAND_ID).unwrap_or_default().to_owned();
-    let appended = broker.append(COMMANDS, command).await?;
     // If this is interrupted before the letter is removed, the next retry publishes it again under the same id, which gives a duplicate.
-    let position = appended.sequence;
+    let position = put_back(broker, &kept, &command).await?;
     remove_letter(broker, &kept)
         .await
         .map_err(|source| LetterServiceError::NotRemoved { position, source })?;

@@ -88,9 +88,9 @@ async fn the_letter_that_is_asked_for_is_moved_and_no_other() {
     service.stop().await;
 }
 
-/// Two people retry one letter at the same time, or somebody retries one that was put back and not yet removed.
+/// Two people retry one letter at the same time. If the command was set aside again, each copy became a letter of its own.
 #[tokio::test]
-async fn a_letter_that_is_retried_twice_comes_back_under_one_id() {
+async fn a_letter_that_is_retried_twice_at_once_comes_back_once() {
     let server = TestServer::start_provisioned().await;
     let broker = server.broker().await;
     let services = [
@@ -103,20 +103,12 @@ async fn a_letter_that_is_retried_twice_comes_back_under_one_id() {
     assert!(store.try_keep(&letters).await.iter().all(Result::is_ok));
     let mut twice = 0;
     for (sequence, letter) in (1..).zip(&letters) {
-        let before = broker.state(COMMANDS).await.unwrap().last_sequence;
         let name = letter.name();
         let retry = || ask(&broker, RETRY_SUBJECT, &name, sequence);
         let (one, other) = tokio::join!(retry(), retry());
+        twice += u64::from(one.is_ok() && other.is_ok());
         assert!(one.is_ok() || other.is_ok(), "{one:?} {other:?}");
-        let after = broker.state(COMMANDS).await.unwrap().last_sequence;
-        twice += u64::from(after == before + 2);
-        let mut ids = Vec::new();
-        for position in before + 1..=after {
-            let command = broker.get(COMMANDS, position).await.unwrap().unwrap();
-            ids.push(command.headers.get(header::COMMAND_ID).unwrap().to_owned());
-        }
-        ids.dedup();
-        assert_eq!(ids.len(), 1, "{ids:?}");
+        assert_eq!(broker.state(COMMANDS).await.unwrap().last_sequence, sequence);
     }
     assert!(twice > 0, "no two have met");
     assert_eq!(broker.state(DEAD_LETTERS).await.unwrap().usage.messages, 0);

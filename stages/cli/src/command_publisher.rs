@@ -110,17 +110,29 @@ pub(crate) async fn store(
     stream: &str,
     message: &NewMessage,
 ) -> Result<u64, AppendError> {
+    let append = async || broker.append(stream, message.clone()).await.map(|appended| appended.sequence);
+    until_clear(append, |error| Some(error)).await
+}
+
+/// Repeats an append until it is clear whether it was stored. An error is one of appending, or it is final.
+pub(crate) async fn until_clear<E>(
+    append: impl AsyncFn() -> Result<u64, E>,
+    of_append: impl Fn(&E) -> Option<&AppendError>,
+) -> Result<u64, E> {
     let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
     loop {
-        match broker.append(stream, message.clone()).await {
-            Ok(appended) => return Ok(appended.sequence),
-            Err(AppendError::Unclear { subject, detail }) => {
+        let error = match append().await {
+            Ok(position) => return Ok(position),
+            Err(error) => error,
+        };
+        match of_append(&error) {
+            Some(AppendError::Unclear { subject, detail }) => {
                 tracing::warn!(subject, detail, "no clear answer, sending it again");
             }
-            Err(AppendError::Full { stream, detail }) => {
+            Some(AppendError::Full { stream, detail }) => {
                 tracing::warn!(stream, detail, "no space, trying again");
             }
-            Err(error) => return Err(error),
+            _ => return Err(error),
         }
         backoff.pause().await;
     }

@@ -357,6 +357,7 @@ fn handler_problem(error: AskError) -> Problem {
         AskError::Refused { code, text, .. } => {
             let (status, name) = match code.as_str() {
                 "404" => (StatusCode::NOT_FOUND, "letter-unknown"),
+                "409" => return Problem::unavailable("letters-full", text),
                 "422" => (StatusCode::UNPROCESSABLE_ENTITY, "letter-not-retriable"),
                 "429" => return Problem::unavailable("busy", text),
                 "503" => return Problem::unavailable("letters-unavailable", text),
@@ -416,6 +417,7 @@ mod tests {
         };
         for (code, status, name, certain) in [
             ("404", 404, "letter-unknown", true),
+            ("409", 503, "letters-full", true),
             ("422", 422, "letter-not-retriable", true),
             ("429", 503, "busy", true),
             ("500", 500, "store-refused", true),

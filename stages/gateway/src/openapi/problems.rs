@@ -367,6 +367,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         LETTERS,
         "DEADLETTERS cannot be read, or no command handler answers, now; look at the letter again after Retry-After.",
     ),
+    known(503, "letters-full", LETTER_MOVE, "DEADLETTERS is full; drop letters, or make it larger."),
     known(
         503,
         "commands-full",

@@ -9,13 +9,17 @@ use millstream_contract::{
 };
 use millstream_jetstream::{
     broker::{Broker as _, NewMessage},
-    dead_letters::{kept_letter::KeptLetter, remove_letter},
+    dead_letters::{
+        kept_letter::KeptLetter,
+        put_back::{PutBackError, put_back},
+        remove_letter,
+    },
 };
 use serde_json::{Map, Value, json};
 
 use super::letters::Selection;
 use crate::{
-    command_publisher::store,
+    command_publisher::until_clear,
     commands::send::{DEAD_LETTERED, NO_OUTCOME, REJECTED},
     failure::CommandFailure,
     outcome_follower::OutcomeFollower,
@@ -73,7 +77,9 @@ async fn retry(
     let mut waiting = BTreeMap::new();
     for (kept, command) in commands {
         // They are published one after the other, so that COMMANDS has them in their original order.
-        let position = store(&connected.broker, COMMANDS, &command).await?;
+        let position =
+            until_clear(async || put_back(&connected.broker, kept, &command).await, PutBackError::append)
+                .await?;
         // If this is interrupted before the letter is removed, the next retry publishes it again under the same id, which gives a duplicate.
         remove_letter(&connected.broker, kept).await?;
         waiting.insert(position, kept);

@@ -5,6 +5,7 @@ use std::{error::Error as _, sync::Arc};
 use millstream_contract::exit_code::{ExitCode, Failure};
 use millstream_store::read_store::{Checkpoint, ProjectionId, StoreError};
 use postgres::error::SqlState;
+use rusqlite::ErrorCode;
 
 use crate::{
     definition::Dialect,
@@ -99,6 +100,11 @@ impl DatabaseError {
     pub fn is_lost(&self) -> bool {
         match self {
             Self::Postgres { source, .. } => passes(source),
+            // Another process writes, or holds its lock for some other reason.
+            Self::Sqlite { source, .. } => matches!(
+                source.sqlite_error_code(),
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+            ),
             _ => false,
         }
     }

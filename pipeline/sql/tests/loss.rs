@@ -7,6 +7,7 @@ use millstream_sql::{
     plan::Plan,
     postgres_database::PostgresDatabase,
     replica::Replica,
+    sqlite::SqliteDatabase,
     testing::postgres_server::PostgresServer,
 };
 use tokio_util::sync::CancellationToken;
@@ -60,5 +61,25 @@ fn a_database_that_is_away_at_the_start_is_waited_for() {
     let started = start(CancellationToken::new());
     (0..2).for_each(|_| tries.recv().unwrap());
     server.start_again();
+    started.join().unwrap().unwrap();
+}
+
+/// A backup program, or somebody with a prompt, holds the lock of a file of SQLite for longer than a statement waits: the stage ended.
+#[test]
+fn a_file_that_somebody_locks_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("replica.sqlite");
+    drop(SqliteDatabase::open(&path).unwrap());
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (tried, tries) = mpsc::channel();
+    let open = move || {
+        tried.send(()).unwrap();
+        Ok(Box::new(SqliteDatabase::open(&path)?) as Box<dyn Database>)
+    };
+    let plan = Plan { projections: Vec::new() };
+    let started = std::thread::spawn(move || Replica::start(plan, open, CancellationToken::new()).map(drop));
+    (0..2).for_each(|_| tries.recv().unwrap());
+    other.execute_batch("COMMIT").unwrap();
     started.join().unwrap().unwrap();
 }

@@ -133,8 +133,16 @@ impl Query {
         }
     }
 
-    /// What is wrong with its columns, if its header names a column that does not exist.
+    /// What is wrong with its columns: two have one name, so that an answer would have only one of them, or its header names one that does not
+    /// exist.
     pub(super) fn check_columns(&self, columns: &[String]) -> Result<(), String> {
+        let twice = columns
+            .iter()
+            .enumerate()
+            .find(|(index, name)| columns.iter().take(*index).any(|other| other == *name));
+        if let Some((_, name)) = twice {
+            return Err(format!("two columns are called {name}; give one another name with AS"));
+        }
         let all = self.header.money.iter().flat_map(|(amount, currency)| [amount, currency]);
         match all.into_iter().find(|name| !columns.contains(name)) {
             Some(missing) => {

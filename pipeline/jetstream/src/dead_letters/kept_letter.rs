@@ -177,9 +177,14 @@ impl KeptLetter {
 
 /// The message, if the server accepts it together with the id that a retry gives it.
 fn fitting(message: NewMessage, max: usize) -> Result<NewMessage, NotRetriable> {
-    let expected = header::EXPECTED_STREAM.len() + COMMANDS.len() + ": \r\n".len();
-    let size = message.headers.block().len() + message.payload.len() + expected;
+    let size = appended_size(&message);
     if size <= max { Ok(message) } else { Err(NotRetriable::TooLarge { size, max }) }
+}
+
+/// How large the server finds a message that is appended, in bytes.
+pub(super) fn appended_size(message: &NewMessage) -> usize {
+    let expected = header::EXPECTED_STREAM.len() + COMMANDS.len() + ": \r\n".len();
+    message.headers.block().len() + message.payload.len() + expected
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use millstream_contract::{
     subject::Origin,
 };
 
-use super::kept_letter::KeptLetter;
+use super::kept_letter::{KeptLetter, appended_size};
 use crate::broker::{AppendError, Broker, BrokerError, NewMessage};
 
 /// How many letters of the same size must still fit into DEADLETTERS: as many may be retried at the same time.
@@ -58,8 +58,8 @@ impl Failure for PutBackError {
 /// Appends `command`, which [`KeptLetter::command`] has made of the letter. Returns its position.
 ///
 /// The server takes it once within its time for duplicates, because the message id is that of this letter. Somebody else may have used that id:
-/// what the server has instead is compared, and is only taken for this command if it is the same. Later, the command's own id makes sure that
-/// it takes effect once.
+/// what the server has instead is compared, and is only taken for this command if it is the same. Later, and where the message would be too large
+/// with that id, the command's own id makes sure that it takes effect once.
 ///
 /// # Errors
 /// [`PutBackError`].
@@ -73,6 +73,9 @@ pub async fn put_back<B: Broker>(
     }
     let mut once = command.clone();
     once.headers.push(header::NATS_MESSAGE_ID, format!("retry:{}:{}", kept.name(), kept.sequence));
+    if appended_size(&once) > broker.message_bytes_max() {
+        return Ok(broker.append(COMMANDS, command.clone()).await?.sequence);
+    }
     let appended = broker.append(COMMANDS, once.clone()).await?;
     if appended.duplicate {
         let there = broker.get(COMMANDS, appended.sequence).await?;
@@ -174,6 +177,21 @@ mod tests {
             let stored = broker.get(COMMANDS, first + 1).await.unwrap().unwrap();
             assert_eq!(stored.payload, command.payload, "{change}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_command_as_large_as_a_message_may_be_is_put_back() {
+        let server = TestServer::start_provisioned().await;
+        let broker = server.broker().await;
+        let max = broker.message_bytes_max();
+        let small = kept(&broker, 1, 0).await;
+        let room = max - appended_size(&small.command(max).unwrap());
+        // The letter is stored in parts.
+        let large = kept(&broker, 2, room).await;
+        let command = large.command(max).unwrap();
+        assert_eq!(appended_size(&command), max);
+        assert_eq!(put_back(&broker, &large, &command).await.unwrap(), 1);
+        assert_eq!(broker.get(COMMANDS, 1).await.unwrap().unwrap().payload.len(), room);
     }
 
     #[tokio::test]

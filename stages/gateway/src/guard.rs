@@ -6,12 +6,13 @@ use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32, sync::Arc, time::
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
 use millstream_runtime::metrics::Metrics;
+use percent_encoding::percent_decode_str;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::{
@@ -171,6 +172,7 @@ pub(crate) async fn pass_anybody(State(guard): State<Arc<Guard>>, request: Reque
 fn counted(guard: &Guard, request: &Request, asker: &mut Asker) -> Result<OwnedSemaphorePermit, Problem> {
     count_address(guard, request, asker)?;
     check_host(request)?;
+    check_parameters(request.uri())?;
     if guard.is_open() {
         only_programs_of_this_machine(request.headers(), is_for_people(request))?;
     }
@@ -235,6 +237,7 @@ async fn admitted(
     count_address(guard, request, asker)?;
     let place = guard.places.of_anybody()?;
     check_host(request)?;
+    check_parameters(request.uri())?;
     let is_for_people = is_for_people(request);
     let (principal, admission) = guard.let_in(request.headers(), is_for_people, asker).await?;
     let place = guard.places.given_to(principal.name(), place)?;
@@ -265,6 +268,14 @@ fn check_host(request: &Request) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::malformed("header-malformed", "the header Host must be there, and once"))
+}
+
+/// Bytes that are no text would be read as another text: an answer to a question that nobody asked.
+fn check_parameters(uri: &Uri) -> Result<(), Problem> {
+    let query = uri.query().unwrap_or_default();
+    percent_decode_str(query).decode_utf8().map(drop).map_err(|error| {
+        Problem::malformed("query-malformed", format!("the parameters of the address are not UTF-8: {error}"))
+    })
 }
 
 /// If no key is required, a browser must not be led here by a page of somebody else. Such a request contains the page's origin, or uses a name

@@ -108,6 +108,16 @@ async fn what_has_no_meaning_in_a_question_is_refused() {
         let answer = client.get(&format!("{path}?colour=red")).await;
         assert_eq!(answer.problem(), (400, "query-malformed".to_owned()), "{path}");
     }
+    for path in [row, rows, reports, "/v1/queries/retail/top-sellers", "/v1/live", "/v1/deadletters"] {
+        // They would be the text U+FFFD.
+        for bytes in ["prefix=%ff", "watch=retail/product/%C3", "%ff=1"] {
+            let answer = client.get(&format!("{path}?{bytes}")).await;
+            assert_eq!(answer.problem(), (400, "query-malformed".to_owned()), "{path}?{bytes}");
+            assert!(answer.body.contains("are not UTF-8"), "{answer:?}");
+        }
+    }
+    let page = client.get("/dead-letters?code=%ff").await;
+    assert!(page.status == 400 && page.body.contains("are not UTF-8"), "{page:?}");
     // A number is written in one way.
     for asked in [
         format!("{rows}?limit=01"),

@@ -13,6 +13,7 @@ use millstream_read_side::{
 };
 use millstream_runtime::metrics::Metrics;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::support::{PATIENCE, Running, commit, grow, projections};
 
@@ -83,14 +84,31 @@ async fn serve_with(
     QueryService::start(&server.broker().await, store, views, &Metrics::new(), config).await.unwrap()
 }
 
+/// The view `counts` of a server of its own, in which `a` was counted.
+struct Counted {
+    server: TestServer,
+    broker: NatsBroker,
+    client: Client,
+    running: Running,
+    _folder: TempDir,
+}
+
+impl Counted {
+    /// Returns when the view shows so many events.
+    async fn to(count: usize) -> Self {
+        let server = TestServer::start_provisioned().await;
+        let (broker, client) = (server.broker().await, server.client().await);
+        let folder = tempfile::tempdir().unwrap();
+        let running = Running::start(&broker, folder.path(), projections());
+        let last = grow(&broker, "a", count).await;
+        running.until_sequence("counts", last).await;
+        Self { server, broker, client, running, _folder: folder }
+    }
+}
+
 #[tokio::test]
 async fn rows_come_with_the_position_they_are_of() {
-    let server = TestServer::start_provisioned().await;
-    let (broker, client) = (server.broker().await, server.client().await);
-    let folder = tempfile::tempdir().unwrap();
-    let running = Running::start(&broker, folder.path(), projections());
-    let last = grow(&broker, "a", 3).await;
-    running.until_sequence("counts", last).await;
+    let Counted { server, broker, client, running, _folder } = Counted::to(3).await;
     let service = serve(&server, &running).await;
 
     let generation = broker.state(EVENTS).await.unwrap().generation;
@@ -242,12 +260,7 @@ async fn query_waits_until_it_reads_the_writes_it_asks_for() {
 
 #[tokio::test]
 async fn positions_that_cannot_be_reached_are_refused_at_once() {
-    let server = TestServer::start_provisioned().await;
-    let (broker, client) = (server.broker().await, server.client().await);
-    let folder = tempfile::tempdir().unwrap();
-    let running = Running::start(&broker, folder.path(), projections());
-    let last = grow(&broker, "a", 1).await;
-    running.until_sequence("counts", last).await;
+    let Counted { server, client, running, _folder, .. } = Counted::to(1).await;
     let service = serve(&server, &running).await;
     for (position, wait, code, named) in [
         ("EVENTS:01JD0ZV6V8Q6Y0Q3M1R5J3X2A4:1", "15000", 409, "another generation"),
@@ -324,13 +337,9 @@ async fn view_that_is_being_built_is_not_shown_by_halves() {
 
 #[tokio::test]
 async fn waiting_queries_of_one_client_leave_others_their_places() {
-    let server = TestServer::start_provisioned().await;
-    let (broker, client, other) = (server.broker().await, server.client().await, server.client().await);
-    let folder = tempfile::tempdir().unwrap();
-    let running = Running::start(&broker, folder.path(), projections());
-    let last = grow(&broker, "a", 1).await;
-    // While a view becomes able to answer, a request may come twice, and each copy takes a place.
-    running.until_sequence("counts", last).await;
+    // While a view becomes able to answer, a request may come twice, and each copy takes a place: it is able before it is asked.
+    let Counted { server, broker, client, running, _folder } = Counted::to(1).await;
+    let other = server.client().await;
     let service = serve_with(&server, &running, |config| {
         // A query has its place until a moment after its answer was sent: more than are asked here at once.
         config.in_flight_max = 20;
@@ -339,7 +348,7 @@ async fn waiting_queries_of_one_client_leave_others_their_places() {
     });
     let service = service.await;
     let generation = broker.state(EVENTS).await.unwrap().generation;
-    let position = format!("EVENTS:{generation}:{}", last + 1);
+    let position = format!("EVENTS:{generation}:2");
     let headers = [(header::POSITION, position.as_str()), (header::WAIT_MS, "30000")];
     let wait = |client| ask_with(client, "counts.get", r#"{"key":"a"}"#, &headers);
     let mut replies: FuturesUnordered<_> = (0..10).map(|_| wait(&client)).collect();
@@ -367,12 +376,7 @@ async fn waiting_queries_of_one_client_leave_others_their_places() {
 
 #[tokio::test]
 async fn a_burst_of_one_client_leaves_others_places_to_be_answered_at_once() {
-    let server = TestServer::start_provisioned().await;
-    let (broker, client) = (server.broker().await, server.client().await);
-    let folder = tempfile::tempdir().unwrap();
-    let running = Running::start(&broker, folder.path(), projections());
-    let last = grow(&broker, "a", 1).await;
-    running.until_sequence("counts", last).await;
+    let Counted { server, client, running, _folder, .. } = Counted::to(1).await;
     let service = serve_with(&server, &running, |config| config.in_flight_max = 20).await;
     let burst = (0..500).map(|_| ask(&client, "counts.list", ""));
     let mut replies: FuturesUnordered<_> = burst.collect();
@@ -402,12 +406,7 @@ async fn a_burst_of_one_client_leaves_others_places_to_be_answered_at_once() {
 
 #[tokio::test]
 async fn long_and_strange_requests_get_a_short_error() {
-    let server = TestServer::start_provisioned().await;
-    let (broker, client) = (server.broker().await, server.client().await);
-    let folder = tempfile::tempdir().unwrap();
-    let running = Running::start(&broker, folder.path(), projections());
-    let last = grow(&broker, "a", 1).await;
-    running.until_sequence("counts", last).await;
+    let Counted { server, client, running, _folder, .. } = Counted::to(1).await;
     let service = serve(&server, &running).await;
     let long = "k".repeat(1_000_000);
     for (body, code) in [
@@ -495,12 +494,7 @@ impl Projection for Growing {
 
 #[tokio::test]
 async fn service_shows_its_endpoints_and_where_the_views_stand() {
-    let server = TestServer::start_provisioned().await;
-    let (broker, client) = (server.broker().await, server.client().await);
-    let folder = tempfile::tempdir().unwrap();
-    let running = Running::start(&broker, folder.path(), projections());
-    let last = grow(&broker, "a", 2).await;
-    running.until_sequence("counts", last).await;
+    let Counted { broker, client, running, _folder, .. } = Counted::to(2).await;
     running.until("kinds", |status| status.is_complete()).await;
     let config = QueryServiceConfig::new("projector", "0.1.0");
     let service =

@@ -86,6 +86,7 @@ pub(crate) struct Commands {
     pub(crate) places_for_states: Arc<Places>,
     /// For dead letters.
     pub(crate) places_for_letters: Arc<Places>,
+    /// For overviews.
     pub(crate) places_for_overviews: Arc<Places>,
     /// For configured queries.
     pub(crate) places_for_queries: Arc<Places>,

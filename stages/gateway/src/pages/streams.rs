@@ -28,31 +28,17 @@ pub(super) struct Stream {
     pub(super) rate: String,
     /// Why nothing is known.
     pub(super) why: String,
-    /// Whether it holds dead letters.
-    pub(super) is_of_letters: bool,
 }
 
 impl Stream {
     /// The stream with this state, or why it is not known.
     pub(super) fn new(name: &'static str, state: &Result<StreamState, String>) -> Self {
-        let is_of_letters = name == DEAD_LETTERS;
         let state = match state {
             Ok(state) => state,
             Err(why) => {
                 let [last, held, fill, meter, rate] = [(); 5].map(|()| String::new());
                 let (messages, is_crowded, why) = (0, false, why.clone());
-                return Self {
-                    name,
-                    last,
-                    held,
-                    messages,
-                    fill,
-                    meter,
-                    is_crowded,
-                    rate,
-                    why,
-                    is_of_letters,
-                };
+                return Self { name, last, held, messages, fill, meter, is_crowded, rate, why };
             }
         };
         let ratio = state.usage.ratio();
@@ -67,8 +53,12 @@ impl Stream {
             is_crowded: ratio > CROWDED,
             rate: String::new(),
             why: String::new(),
-            is_of_letters,
         }
+    }
+
+    /// Whether it holds dead letters.
+    pub(super) fn is_of_letters(&self) -> bool {
+        self.name == DEAD_LETTERS
     }
 }
 

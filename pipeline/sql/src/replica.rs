@@ -125,6 +125,9 @@ impl Replica {
                 }
                 attempt(database)
             });
+            // The task lets go of what it holds before the caller goes on: whoever is told that a projection is filled may open the
+            // file of rows anew, which has one owner.
+            drop(attempt);
             // The caller is still waiting for the result.
             let _ = done.send(result);
         };

@@ -494,7 +494,7 @@ impl Projection for Growing {
 
 #[tokio::test]
 async fn service_shows_its_endpoints_and_where_the_views_stand() {
-    let Counted { broker, client, running, _folder, .. } = Counted::to(2).await;
+    let Counted { server: _server, broker, client, running, _folder } = Counted::to(2).await;
     running.until("kinds", |status| status.is_complete()).await;
     let config = QueryServiceConfig::new("projector", "0.1.0");
     let service =

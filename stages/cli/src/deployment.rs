@@ -50,7 +50,7 @@ pub(crate) const STAGES: [(&str, &str); 6] = [
 
 /// The stage that serves HTTP and has no files.
 const GATEWAY: &str = "gateway";
-/// The stage that keeps views and reports as tables. It only runs if it is asked for.
+/// The stage that keeps views and reports as tables.
 pub(crate) const SQL: &str = "sql";
 /// The name of a single server.
 const SERVER: &str = "nats-server";

@@ -102,8 +102,8 @@ struct Done {
 pub async fn attack_once(settings: &HostileSettings) -> Result<String, String> {
     let folder = fresh_folder();
     let queries = format!("sql.queries={}", repository().join("config/queries").display());
-    let arguments = ["--replicas", "command-handler=2", "--sql", "--set", &queries];
-    let system = System::start(folder.path(), &arguments).await;
+    let arguments = ["--replicas", "command-handler=2", "--set", &queries];
+    let system = System::start_with_tables(folder.path(), &arguments).await;
     let line = SlowLine::start(system.port(), settings.line_delay).await;
     let failures = Failures::default();
     let witness = Shared::new(Mutex::new(Witness::default()));

@@ -79,6 +79,15 @@ impl System {
         Self::start_with_settings(folder, port, arguments, &[]).await
     }
 
+    /// As [`Self::start`], with the stage that keeps tables.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub async fn start_with_tables(folder: &Path, arguments: &[&str]) -> Self {
+        let port = free_port().expect("a port is free");
+        Self::start_program(binary("millstream"), folder, port, arguments, &[]).await
+    }
+
     /// As [`Self::start_on_port`], with variables that configure the stages.
     ///
     /// # Panics
@@ -89,10 +98,12 @@ impl System {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Self {
-        Self::start_program(binary("millstream"), folder, port, arguments, variables).await
+        // The stage that keeps tables takes its share of the machine, and most tests ask it nothing.
+        let arguments = [arguments, &["--no-sql"]].concat();
+        Self::start_program(binary("millstream"), folder, port, &arguments, variables).await
     }
 
-    /// As [`Self::start_with_settings`], with another `millstream` and the stages that stand beside it.
+    /// As [`Self::start_with_tables`], with another `millstream` and the stages that stand beside it.
     ///
     /// # Panics
     /// When it does not become ready.

@@ -25,9 +25,9 @@ pub(crate) struct UpArguments {
     /// Port of the gateway, which accepts commands over HTTP; by default any free one
     #[arg(long, value_name = "PORT", value_parser = crate::whole(1..=u16::MAX))]
     http_port: Option<u16>,
-    /// Also keep views and reports as tables, in D/data/sql/replica.sqlite or in the database of --set sql.database=
+    /// Do not keep views and reports as tables; by default they are, in D/data/sql/replica.sqlite or in the database of --set sql.database=
     #[arg(long)]
-    sql: bool,
+    no_sql: bool,
     /// When nats-server syncs to disk: `always`, or a duration such as `10s`; by default every 2 minutes
     #[arg(long, value_name = "WHEN", value_parser = sync_interval)]
     sync: Option<String>,
@@ -89,12 +89,12 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
         sync_interval: arguments.sync,
         replicas: arguments.replicas.into_iter().map(|each| (each.stage, each.count)).collect(),
         settings: arguments.set,
-        sql: arguments.sql,
+        sql: !arguments.no_sql,
         stages: None,
     };
     if !options.keeps_tables() && options.settings.iter().any(|setting| setting.section() == "sql") {
         return Err(CommandFailure::usage(
-            "--set sql.… is for the stage that keeps tables; start it with --sql",
+            "--set sql.… is for the stage that keeps tables, which does not run with --no-sql",
         ));
     }
     let keeps_tables = options.keeps_tables();

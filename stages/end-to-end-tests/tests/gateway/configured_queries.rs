@@ -8,7 +8,7 @@ use end_to_end_tests::{
     system::{System, fresh_folder},
     waiting::until,
 };
-use millstream_jetstream::{nats_server::free_port, testing::test_server::TestServer};
+use millstream_jetstream::testing::test_server::TestServer;
 use serde_json::{Value, json};
 
 use crate::{
@@ -44,8 +44,8 @@ async fn started(folder: &Path) -> (System, StageProcess, Clients) {
         fs::write(queries.join(format!("{name}.sql")), text).unwrap();
     }
     let set = format!("sql.queries={}", folder.join("queries").display());
-    let arguments = ["--sql", "--set", set.as_str(), "--set", "sql.query_time=2s"];
-    let system = System::start_on_port(&folder.join("system"), free_port().unwrap(), &arguments).await;
+    let arguments = ["--set", set.as_str(), "--set", "sql.query_time=2s"];
+    let system = System::start_with_tables(&folder.join("system"), &arguments).await;
     let (mut process, anybody, file) = gateway_with_keys(&system.url(), folder);
     let granted = [
         (1, "office", "sql = [\"retail.*\"]"),

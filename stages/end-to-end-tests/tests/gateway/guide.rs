@@ -52,7 +52,7 @@ async fn typed(line: &str, folder: &Path, key: &str) -> String {
 async fn every_line_of_the_guide_does_what_it_says() {
     let folder = fresh_folder();
     let queries = format!("sql.queries={}", repository().join("config/queries").display());
-    let system = System::start(folder.path(), &["--sql", "--set", &queries]).await;
+    let system = System::start_with_tables(folder.path(), &["--set", &queries]).await;
     let client = until("the gateway is told", async || clients(&system).into_iter().next()).await;
     let register = br#"{"name":"Rum","supplier":"acme"}"#;
     let letters = [17, 18]

@@ -19,7 +19,6 @@ use end_to_end_tests::{
     program,
     system::{System, fresh_folder},
 };
-use millstream_jetstream::nats_server::free_port;
 use serde_json::json;
 
 /// The keys of the guide, made by its own lines in a folder: that of the office, which may do everything, and that of a store, which may do
@@ -72,8 +71,8 @@ async fn with_keys(folder: &Path) -> (System, String, String) {
     let keys = folder.join("keys.toml");
     let set = format!("gateway.keys_file={}", keys.display());
     let queries = format!("sql.queries={}", queries(folder).display());
-    let arguments = ["--set", set.as_str(), "--set", "gateway.rate=0", "--sql", "--set", queries.as_str()];
-    let system = System::start_on_port(&folder.join("system"), free_port().unwrap(), &arguments).await;
+    let arguments = ["--set", set.as_str(), "--set", "gateway.rate=0", "--set", queries.as_str()];
+    let system = System::start_with_tables(&folder.join("system"), &arguments).await;
     system.expect_said("pages for a browser").await;
     (system, office, store)
 }

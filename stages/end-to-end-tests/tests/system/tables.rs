@@ -1,4 +1,6 @@
-//! Views and reports as tables beside everything else: `millstream up --sql`, and what `millstream sql` answers.
+//! Views and reports as tables beside everything else: what `millstream up` keeps, and what `millstream sql` answers.
+
+use std::path::Path;
 
 use end_to_end_tests::{
     binaries::repository,
@@ -9,10 +11,14 @@ use end_to_end_tests::{
 const SALE: &str = r#"{"sale":"S1","currency":"USD","lines":[{"sku":"1","quantity":3,"unit_price":250}]}"#;
 const TILLS: &str = "SELECT store, business_date, units_sold, net_amount FROM retail.till";
 
+/// The setting that names the queries of this repository.
+fn configured_queries() -> String {
+    format!("sql.queries={}", repository().join("config/queries").display())
+}
+
 /// A system with tables, in which one sale has arrived.
-async fn with_a_sale(folder: &std::path::Path) -> (System, String) {
-    let queries = format!("sql.queries={}", repository().join("config/queries").display());
-    let system = System::start(folder, &["--sql", "--set", &queries]).await;
+async fn with_a_sale(folder: &Path) -> (System, String) {
+    let system = System::start_with_tables(folder, &["--set", &configured_queries()]).await;
     let sent = ["send", "retail", "till", "1_2026-01-31", "record-sale", SALE, "--id", "first"];
     let _said = system.millstream(&sent).await.expect_success("millstream send");
     let database = folder.join("data/sql/replica.sqlite").to_str().unwrap().to_owned();
@@ -89,13 +95,13 @@ async fn the_prompt_takes_statements_until_their_semicolon_and_goes_on_after_a_m
     system.stop().await;
 }
 
-/// The stage runs where it is asked for: a key of it alone would have no effect and say nothing.
+/// A key of a stage that does not run would have no effect and say nothing.
 #[tokio::test]
 async fn a_key_of_the_stage_without_the_stage_is_refused() {
     let folder = fresh_folder();
     let mut command = end_to_end_tests::system::millstream();
-    command.args(["up", "--set", "sql.batch_max=2", "--dir"]).arg(folder.path().join("up"));
+    command.args(["up", "--no-sql", "--set", "sql.batch_max=2", "--dir"]).arg(folder.path().join("up"));
     let refused = end_to_end_tests::program::run(command, b"").await;
     assert_eq!(refused.code(), Some(64), "{refused:?}");
-    assert!(refused.stderr.contains("start it with --sql"), "{refused:?}");
+    assert!(refused.stderr.contains("does not run with --no-sql"), "{refused:?}");
 }

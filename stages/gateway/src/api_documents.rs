@@ -1,20 +1,24 @@
 //! `GET /v1/openapi.json`, `GET /v1/asyncapi.json` and `GET /v1/docs`: descriptions of the gateway and of the NATS subjects, for programs and
-//! people. They are made once, when the gateway starts.
+//! people. They are made once, when the gateway starts; only configured queries are looked up for whoever asks.
 
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     extract::State,
     http::{HeaderMap, HeaderValue, Uri, header},
     response::Response,
 };
 use bytes::Bytes;
 use millstream_domain::async_api::{self, AsyncApiInfo};
+use serde_json::Value;
 
 use crate::{
     command_request::{check_question, refuse_parameters},
+    commands::Commands,
     docs_page,
-    openapi::{self, Described},
+    key_ring::Principal,
+    openapi::{self, Described, queries::with_offered},
     problem::Problem,
     queries::current,
     views::ViewAnswer,
@@ -26,7 +30,7 @@ const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 /// The documents.
 pub(crate) struct Documents {
-    openapi: Bytes,
+    openapi: Value,
     asyncapi: Bytes,
     page: Bytes,
     security_policy: HeaderValue,
@@ -40,7 +44,7 @@ impl Documents {
         let asyncapi =
             async_api::document(AsyncApiInfo { name, version, about }, &parts.aggregates, &parts.views);
         Self {
-            openapi: openapi::document(described).to_string().into(),
+            openapi: openapi::document(described),
             asyncapi: asyncapi.to_string().into(),
             page: html.into(),
             security_policy,
@@ -48,13 +52,22 @@ impl Documents {
     }
 }
 
-/// The OpenAPI document.
+/// The OpenAPI document, with the configured queries that the key grants, if the stage that has them answers.
 pub(crate) async fn openapi(
-    State(documents): State<Arc<Documents>>,
+    State((documents, commands)): State<(Arc<Documents>, Arc<Commands>)>,
+    Extension(principal): Extension<Principal>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    same_or_whole(&uri, &headers, &documents.openapi)
+    let offered = match commands.offered(&principal).await {
+        Ok((offered, _)) => offered,
+        Err(problem) => {
+            tracing::debug!(?problem, "the document has no configured queries");
+            Vec::new()
+        }
+    };
+    let document = with_offered(documents.openapi.clone(), &offered);
+    same_or_whole(&uri, &headers, &document.to_string().into())
 }
 
 /// The AsyncAPI document.

@@ -116,6 +116,11 @@ pub(crate) struct Offered {
 }
 
 impl Offered {
+    /// Where it is asked.
+    pub(crate) fn address(&self) -> String {
+        format!("/v1/queries/{}/{}", self.query.context, self.query.name)
+    }
+
     fn to_json(&self) -> Value {
         let QueryDescription { context, name, title, description, parameters, rows, .. } = &self.query;
         let parameters: Vec<Value> = parameters
@@ -131,7 +136,7 @@ impl Offered {
             .collect();
         json!({
             "context": context, "name": name, "title": title, "description": description, "parameters": parameters, "rows": rows,
-            "address": format!("/v1/queries/{context}/{name}"),
+            "address": self.address(),
         })
     }
 }

@@ -341,7 +341,10 @@ async fn serve(listener: Listener, mut users: Option<UserRequests>, stop: Cancel
 fn router<A: Application>(commands: Arc<Commands>, documents: Arc<Documents>, guard: Arc<Guard>) -> Router {
     let pages = Arc::new(Pages::of::<A>(&commands, &guard));
     Router::new()
-        .route("/v1/openapi.json", get(api_documents::openapi).with_state(Arc::clone(&documents)))
+        .route(
+            "/v1/openapi.json",
+            get(api_documents::openapi).with_state((Arc::clone(&documents), Arc::clone(&commands))),
+        )
         .route("/v1/asyncapi.json", get(api_documents::asyncapi).with_state(Arc::clone(&documents)))
         .route("/v1/docs", get(api_documents::page).with_state(documents))
         .route("/v1/commands/{context}/{aggregate}/{id}/{command}", post(commands::post))

@@ -13,7 +13,7 @@ mod lines;
 mod live;
 mod parts;
 pub(crate) mod problems;
-mod queries;
+pub(crate) mod queries;
 pub(crate) mod reports;
 mod views;
 

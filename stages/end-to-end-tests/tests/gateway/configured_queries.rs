@@ -129,6 +129,21 @@ async fn everybody_asks_what_is_granted(clients: &Clients) {
     assert_eq!(names(&own), ["endless", "sellers"], "without the parameter a query would tell of all stores");
     assert_eq!(own.json()["queries"][1]["parameters"][1]["granted"], json!(["1"]));
     assert_eq!(names(&answered(&clients.till, "/v1/queries").await), [""; 0]);
+    let described = async |client: &HttpClient| {
+        let document = answered(client, "/v1/openapi.json").await.json();
+        document["paths"]["/v1/queries/retail/sellers"]["get"].clone()
+    };
+    let (of_office, of_store) = (described(&clients.office).await, described(&clients.store).await);
+    let parameter = |operation: &Value, name: &str| {
+        let parameters = operation["parameters"].as_array().unwrap().iter();
+        parameters.clone().find(|each| each["name"] == name).unwrap_or_else(|| panic!("{operation}")).clone()
+    };
+    let from = json!({ "name": "from", "in": "query", "description": "the first day", "required": true,
+        "schema": { "type": "string", "format": "date" } });
+    assert_eq!((&of_office["summary"], parameter(&of_office, "from")), (&json!("Sellers"), from));
+    assert_eq!(parameter(&of_office, "store")["schema"], json!({ "type": "string" }));
+    assert_eq!(parameter(&of_store, "store")["schema"], json!({ "enum": ["1"] }));
+    assert_eq!(described(&clients.till).await, Value::Null);
     for path in [FROM_2026.to_owned(), format!("{FROM_2026}&store=1")] {
         let answer = answered(&clients.store, &path).await.json();
         let stores: Vec<&Value> =

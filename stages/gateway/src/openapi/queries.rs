@@ -1,18 +1,25 @@
 //! The paths of configured queries. The queries are in files of the stage `sql` and change while the gateway runs, so one operation stands for
-//! all of them; `GET /v1/queries` tells what each query takes.
+//! all of them. Whoever asks for the document gets those besides that there are at that moment and that the key grants, with their parameters.
 
+use std::collections::BTreeSet;
+
+use millstream_contract::configured_query::ParameterDescription;
 use serde_json::{Map, Value, json};
 
 use super::{
     Described,
-    parts::{header, not_modified, parameter, schema},
+    parts::{header, not_modified, parameter, schema, with},
     problems::{Door, referenced},
 };
+use crate::configured_queries::Offered;
 
 /// Headers that a client may send with a query.
 const HEADERS: [&str; 3] = ["Prefer", "Millstream-Position", "If-None-Match"];
 
-/// Adds both.
+/// The path that stands for all queries.
+const ANY: &str = "/v1/queries/{context}/{name}";
+
+/// Adds the list, and the path that stands for all queries.
 pub(super) fn describe(
     described: &Described<'_>,
     paths: &mut Map<String, Value>,
@@ -21,7 +28,65 @@ pub(super) fn describe(
     schemas.insert("ConfiguredQueries".to_owned(), queries());
     schemas.insert("QueryAnswer".to_owned(), answer());
     paths.insert("/v1/queries".to_owned(), json!({ "get": list(described) }));
-    paths.insert("/v1/queries/{context}/{name}".to_owned(), json!({ "get": get(described) }));
+    paths.insert(ANY.to_owned(), json!({ "get": get(described) }));
+}
+
+/// The document with a path for each of these queries.
+pub(crate) fn with_offered(mut document: Value, offered: &[Offered]) -> Value {
+    if let Some(Value::Object(paths)) = document.get_mut("paths")
+        && let Some(any) = paths.get(ANY).and_then(|path| path.get("get")).cloned()
+    {
+        for each in offered {
+            paths.insert(each.address(), json!({ "get": of_query(any.clone(), each) }));
+        }
+    }
+    document
+}
+
+/// The operation of one query, made from that of all queries.
+fn of_query(mut any: Value, offered: &Offered) -> Value {
+    let query = &offered.query;
+    let own = query.parameters.iter().map(|parameter| {
+        let granted = offered.granted.get(&parameter.name);
+        json!({
+            "name": parameter.name, "in": "query", "description": parameter.description, "schema": argument(parameter, granted),
+            // The gateway fills in the only value that a key grants.
+            "required": parameter.required && granted.is_none_or(|granted| granted.len() != 1),
+        })
+    });
+    let parameters: Vec<Value> = HEADERS.map(parameter).into_iter().chain(own).collect();
+    let rows = format!("At most {} rows.", query.rows);
+    let description = [query.description.as_str(), &rows]
+        .iter()
+        .filter(|text| !text.is_empty())
+        .copied()
+        .collect::<Vec<_>>();
+    if let Value::Object(operation) = &mut any {
+        operation
+            .insert("operationId".to_owned(), format!("queries.{}.{}", query.context, query.name).into());
+        operation.insert("tags".to_owned(), json!([query.context]));
+        operation.insert("summary".to_owned(), query.title.as_str().into());
+        operation.insert("description".to_owned(), description.join("\n\n").into());
+        operation.insert("parameters".to_owned(), parameters.into());
+    }
+    any
+}
+
+/// What a parameter takes.
+fn argument(parameter: &ParameterDescription, granted: Option<&BTreeSet<String>>) -> Value {
+    let kind = match parameter.kind.as_str() {
+        "integer" => json!({ "type": "integer", "format": "int64" }),
+        "number" => json!({ "type": "number" }),
+        "boolean" => json!({ "type": "boolean" }),
+        "date" => json!({ "type": "string", "format": "date" }),
+        "time" => json!({ "type": "string", "format": "date-time" }),
+        _ => json!({ "type": "string" }),
+    };
+    match granted {
+        Some(granted) => json!({ "enum": granted }),
+        None if parameter.default.is_null() => kind,
+        None => with(kind, "default", parameter.default.clone()),
+    }
 }
 
 fn list(described: &Described<'_>) -> Value {

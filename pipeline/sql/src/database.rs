@@ -13,8 +13,9 @@ use crate::{
     table::{Table, TableRow, Value, ValueError},
 };
 
-/// What an operator does about a file of SQLite that is damaged. Everything in it can be filled again.
-pub(crate) const DAMAGED: &str = "the file of the tables is damaged: stop the stage, remove that file with its -wal and -shm, and start the stage, which fills them anew";
+/// What an operator can do about a file of SQLite that is damaged. Everything in it can be filled again.
+pub(crate) const HOW_TO_FILL_ANEW: &str =
+    "a start of the stage with damaged_file = \"rebuild\" sets that file aside and fills a new one";
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -28,14 +29,11 @@ pub enum DatabaseError {
         #[source]
         source: rusqlite::Error,
     },
-    /// SQLite cannot read its own file any more.
-    #[error("SQLite failed at: {statement}; {DAMAGED}")]
+    /// SQLite cannot read its own file any more, or could not when it was open before.
+    #[error("the file of the tables is damaged: {detail}; {HOW_TO_FILL_ANEW}")]
     Damaged {
-        /// The operation.
-        statement: String,
-        /// Why.
-        #[source]
-        source: rusqlite::Error,
+        /// What was found.
+        detail: String,
     },
     /// PostgreSQL refused or failed.
     #[error("PostgreSQL failed at: {statement}")]

@@ -13,7 +13,9 @@ use millstream_contract::{
     exit_code::{ExitCode, Failure},
 };
 use millstream_domain::projection::{OutcomeProjection, Projection};
-use millstream_read_side::read_side::{FileSettings, ReadSide, ReadSideError, check_contexts, contexts};
+use millstream_read_side::read_side::{
+    DamagedFile, FileSettings, ReadSide, ReadSideError, check_contexts, contexts,
+};
 use millstream_runtime::{config::SectionKeys, file_work::end_of, stage::StageRuntime};
 
 use crate::{
@@ -28,6 +30,7 @@ use crate::{
     },
     replica::Replica,
     sqlite::SqliteDatabase,
+    tables_health::{TABLES, TablesHealth},
 };
 
 /// The name of the SQLite file in the data folder, unless another one is configured.
@@ -287,15 +290,33 @@ pub async fn run(
             "configured queries are asked on the connection that fills the tables; sql.readers names another"
         );
     }
-    let stop = runtime.shutdown.token().child_token();
+    // The tables end together with the process, or earlier when they are damaged.
+    let shutdown = runtime.shutdown.child();
+    let stop = shutdown.token().child_token();
+    let health = TablesHealth {
+        condition: runtime.readiness.condition(TABLES),
+        metrics: runtime.metrics.clone(),
+        damaged_file: settings.file.damaged_file,
+    };
+    let runtime = StageRuntime { shutdown: shutdown.clone(), ..runtime };
     let (broker, version) = (runtime.broker.clone(), runtime.identity.version);
     let (reader, queries) = (target.reader(plan.of_events())?, settings.queries.clone());
     let contexts = plan.contexts();
     // The file comes first, because it belongs to one process: a second process on the same folder ends before it touches the tables.
     let side =
         ReadSide::keep(&settings.file, &settings.contexts, runtime, projections, outcome_projections).await?;
+    let (rebuilds, metrics) = (settings.file.damaged_file == DamagedFile::Rebuild, health.metrics.clone());
+    let tables = match &target {
+        Target::Sqlite(path) => Some(path.clone()),
+        Target::Postgres { .. } => None,
+    };
     let open = move || -> Result<Box<dyn Database>, DatabaseError> {
         Ok(match &target {
+            Target::Sqlite(path) if rebuilds => {
+                let (database, aside) = SqliteDatabase::open_or_begin_anew(path)?;
+                metrics.damaged_files(TABLES).inc_by(u64::from(aside.is_some()));
+                Box::new(database)
+            }
             Target::Sqlite(path) => Box::new(SqliteDatabase::open(path)?),
             Target::Postgres { address, reader, .. } => {
                 Box::new(PostgresDatabase::connect(address, reader.as_deref())?)
@@ -303,6 +324,7 @@ pub async fn run(
         })
     };
     let started = stop.clone();
+    let looked_at = Arc::clone(&reader);
     let watched = side.views().iter().map(|view| view.status.clone()).collect();
     let hurry = side.views().iter().next().map(|view| view.hurry.clone()).unwrap_or_default();
     let replica = end_of(tokio::task::spawn_blocking(move || Replica::start(plan, open, started))).await?;
@@ -313,9 +335,13 @@ pub async fn run(
     };
     let (library, reader, queries) = end_of(tokio::task::spawn_blocking(read)).await;
     let service = SqlQueries::start(&broker, version, library, reader, queries, watched, hurry).await?;
+    let health = tokio::spawn(health.watch(looked_at, tables, shutdown.clone()));
     let kept = side.followed_by(Arc::new(replica)).run().await;
+    shutdown.request();
     service.stop().await;
-    Ok(kept?)
+    let to_fill_anew = end_of(health).await;
+    kept?;
+    to_fill_anew.map_or(Ok(()), |detail| Err(DatabaseError::Damaged { detail }.into()))
 }
 
 /// The addresses with the passwords from the files, and the reading role.

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use millstream_store::read_store::{Checkpoint, ProjectionId};
+use millstream_store::{
+    file::{mark_damaged, marked_damage, set_aside_with},
+    read_store::{Checkpoint, ProjectionId},
+};
 use millstream_values::money::places_other_than_hundredths;
 use rusqlite::{
     Connection, ErrorCode, Transaction, TransactionBehavior, params, params_from_iter, types::ToSqlOutput,
@@ -24,6 +27,8 @@ use crate::{
 
 /// How long a statement waits for another process that writes, such as one that is ending.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// What SQLite adds to the name of the file for its log of changes, and for the index of that.
+const BESIDE_THE_FILE: [&str; 2] = ["-wal", "-shm"];
 /// How many prepared statements are kept: more than three times the number of an application's tables.
 const STATEMENTS_KEPT: usize = 512;
 
@@ -31,8 +36,7 @@ const STATEMENTS_KEPT: usize = 512;
 pub struct SqliteDatabase {
     connection: Connection,
     path: PathBuf,
-    /// The device and inode of the open file.
-    opened: (u64, u64),
+    opened: FileIdentity,
     _lock: File,
 }
 
@@ -40,50 +44,98 @@ impl SqliteDatabase {
     /// Opens the file, and creates it and its folder if they are missing.
     ///
     /// # Errors
-    /// [`DatabaseError`].
+    /// [`DatabaseError`]. A file that was found damaged when it was open before is damaged.
     pub fn open(path: &Path) -> Result<Self, DatabaseError> {
-        let file_failed =
-            |path: &Path, source| DatabaseError::File { path: path.display().to_string(), source };
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|source| file_failed(folder, source))?;
-        }
-        let lock_path = path.with_added_extension("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
-        let lock = lock.map_err(|source| file_failed(&lock_path, source))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(DatabaseError::Taken { path: path.display().to_string() });
-            }
-            Err(TryLockError::Error(source)) => return Err(file_failed(&lock_path, source)),
-        }
-        let connection = Connection::open(path).map_err(failed("open"))?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(failed("busy_timeout"))?;
-        connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-        // Readers continue while it is written, and committed changes survive even a failure of the machine.
-        for (name, value) in [("journal_mode", "WAL"), ("synchronous", "FULL")] {
-            connection.pragma_update(None, name, value).map_err(failed(name))?;
-        }
-        let opened = identity(path).map_err(|source| file_failed(path, source))?;
-        let mut database = Self { connection, path: path.to_owned(), opened, _lock: lock };
-        database.make_system_tables()?;
-        Ok(database)
+        let lock = lock(path)?;
+        Ok(Self::of(connect(path)?, path, lock))
     }
 
-    fn make_system_tables(&mut self) -> Result<(), DatabaseError> {
-        let transaction = begin(&mut self.connection)?;
-        run(&transaction, &Dialect::Sqlite.system())?;
-        for (code, places) in places_other_than_hundredths() {
-            let statement = "INSERT OR REPLACE INTO millstream_currency VALUES (?1, ?2, ?3)";
-            let units = 10_i64.pow(places);
-            transaction.execute(statement, params![code, places, units]).map_err(failed(statement))?;
+    /// As [`Self::open`]; a damaged file is set aside, and a new one begun. Returns the name that the damaged file has now.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_or_begin_anew(path: &Path) -> Result<(Self, Option<PathBuf>), DatabaseError> {
+        let lock = lock(path)?;
+        let (connected, aside) = match connect(path) {
+            Err(DatabaseError::Damaged { detail }) => {
+                // If the process is killed between these steps, the next one goes on with them.
+                mark_damaged(path, &detail);
+                let aside = set_aside_with(path, &BESIDE_THE_FILE)?;
+                tracing::warn!(
+                    detail, aside = %aside.display(), "set the damaged file of the tables aside; filling a new one"
+                );
+                (connect(path)?, Some(aside))
+            }
+            connected => (connected?, None),
+        };
+        Ok((Self::of(connected, path, lock), aside))
+    }
+
+    fn of((connection, opened): (Connection, FileIdentity), path: &Path, lock: File) -> Self {
+        Self { connection, path: path.to_owned(), opened, _lock: lock }
+    }
+
+    /// Does work on the file. If that meets damage, the next process that opens the file is told.
+    fn marking_damage<T>(
+        &mut self,
+        work: impl FnOnce(&mut Connection) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let done = work(&mut self.connection);
+        if let Err(DatabaseError::Damaged { detail }) = &done {
+            mark_damaged(&self.path, detail);
         }
-        transaction.commit().map_err(failed("COMMIT"))
+        done
     }
 }
 
-/// The file at a path, identified by its device and inode.
-fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+/// Opens the file, with what every file of tables has.
+fn connect(path: &Path) -> Result<(Connection, FileIdentity), DatabaseError> {
+    if let Some(detail) = marked_damage(path)? {
+        return Err(DatabaseError::Damaged { detail });
+    }
+    let mut connection = Connection::open(path).map_err(failed("open"))?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed("busy_timeout"))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    // Readers continue while it is written, and committed changes survive even a failure of the machine.
+    for (name, value) in [("journal_mode", "WAL"), ("synchronous", "FULL")] {
+        connection.pragma_update(None, name, value).map_err(failed(name))?;
+    }
+    let opened = identity(path).map_err(file_failed(path))?;
+    let transaction = begin(&mut connection)?;
+    run(&transaction, &Dialect::Sqlite.system())?;
+    for (code, places) in places_other_than_hundredths() {
+        let statement = "INSERT OR REPLACE INTO millstream_currency VALUES (?1, ?2, ?3)";
+        let units = 10_i64.pow(places);
+        transaction.execute(statement, params![code, places, units]).map_err(failed(statement))?;
+    }
+    transaction.commit().map_err(failed("COMMIT"))?;
+    Ok((connection, opened))
+}
+
+/// The lock that one process at a time holds while it fills the file.
+fn lock(path: &Path) -> Result<File, DatabaseError> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(file_failed(folder))?;
+    }
+    let lock_path = path.with_added_extension("lock");
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
+    let lock = lock.map_err(file_failed(&lock_path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(DatabaseError::Taken { path: path.display().to_string() }),
+        Err(TryLockError::Error(source)) => Err(file_failed(&lock_path)(source)),
+    }
+}
+
+fn file_failed(path: &Path) -> impl FnOnce(std::io::Error) -> DatabaseError {
+    move |source| DatabaseError::File { path: path.display().to_string(), source }
+}
+
+/// The device and inode of an open file.
+type FileIdentity = (u64, u64);
+
+/// The file at a path.
+fn identity(path: &Path) -> std::io::Result<FileIdentity> {
     std::fs::metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
@@ -92,7 +144,7 @@ fn failed(statement: &str) -> impl FnOnce(rusqlite::Error) -> DatabaseError {
         let statement = statement.to_owned();
         match source.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                DatabaseError::Damaged { statement, source }
+                DatabaseError::Damaged { detail: format!("SQLite failed at: {statement}: {source}") }
             }
             _ => DatabaseError::Sqlite { statement, source },
         }
@@ -278,21 +330,24 @@ impl Database for SqliteDatabase {
     }
 
     fn positions(&mut self) -> Result<Vec<StoredPosition>, DatabaseError> {
-        stored_positions(&self.connection)
+        self.marking_damage(|connection| stored_positions(connection))
     }
 
     fn make_missing(&mut self, tables: &[Arc<Table>]) -> Result<(), DatabaseError> {
-        let transaction = begin(&mut self.connection)?;
-        for table in tables {
-            let statement = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1)";
-            let name = format!("{}_{}", table.context, table.name);
-            let is_there: bool =
-                transaction.query_row(statement, [name], |row| row.get(0)).map_err(failed(statement))?;
-            if !is_there {
-                run(&transaction, &create_in_place(Dialect::Sqlite, table).join("\n"))?;
+        self.marking_damage(|connection| {
+            let transaction = begin(connection)?;
+            for table in tables {
+                let statement =
+                    "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1)";
+                let name = format!("{}_{}", table.context, table.name);
+                let is_there: bool =
+                    transaction.query_row(statement, [name], |row| row.get(0)).map_err(failed(statement))?;
+                if !is_there {
+                    run(&transaction, &create_in_place(Dialect::Sqlite, table).join("\n"))?;
+                }
             }
-        }
-        transaction.commit().map_err(failed("COMMIT"))
+            transaction.commit().map_err(failed("COMMIT"))
+        })
     }
 
     fn write(&mut self, changes: &[TableChange], moves: &[Move]) -> Result<(), DatabaseError> {
@@ -300,68 +355,73 @@ impl Database for SqliteDatabase {
         if identity(&self.path).ok() != Some(self.opened) {
             return Err(DatabaseError::Gone { path: self.path.display().to_string() });
         }
-        let transaction = begin(&mut self.connection)?;
-        if !move_positions(&transaction, moves)? {
-            return Ok(());
-        }
-        for TableChange { table, removed, rows } in changes {
-            let statements = Statements::of(table, "");
-            for key in removed {
-                statements.remove(&transaction, key)?;
+        self.marking_damage(|connection| {
+            let transaction = begin(connection)?;
+            if !move_positions(&transaction, moves)? {
+                return Ok(());
             }
-            for row in rows {
-                statements.put(&transaction, row, key_of(table, row), false)?;
+            for TableChange { table, removed, rows } in changes {
+                let statements = Statements::of(table, "");
+                for key in removed {
+                    statements.remove(&transaction, key)?;
+                }
+                for row in rows {
+                    statements.put(&transaction, row, key_of(table, row), false)?;
+                }
             }
-        }
-        transaction.commit().map_err(failed("COMMIT"))
+            transaction.commit().map_err(failed("COMMIT"))
+        })
     }
 
     fn fill(&mut self, filling: &Filling, rows: &mut Rows<'_>) -> Result<(), DatabaseError> {
-        let transaction = begin(&mut self.connection)?;
-        let id = &filling.position.projection;
-        let stored = stored_positions(&transaction)?.into_iter().find(|each| each.projection == *id);
-        if stored != filling.before {
-            return Err(DatabaseError::Moved { projection: id.to_string() });
-        }
-        let keeps = filling.keeps_tables();
-        for table in &filling.tables {
-            let statements = match keeps {
-                true => emptied(table),
-                false => create_beside(Dialect::Sqlite, table),
-            };
-            run(&transaction, &statements.join("\n"))?;
-        }
-        let suffix = if keeps { "" } else { BESIDE };
-        let statements: Vec<_> = filling.tables.iter().map(|table| Statements::of(table, suffix)).collect();
-        rows(&mut |index, rows| {
-            let Some((table, statements)) = filling.tables.get(index).zip(statements.get(index)) else {
-                return Ok(());
-            };
-            rows.iter().try_for_each(|row| statements.put(&transaction, row, key_of(table, row), true))
-        })?;
-        if !keeps {
+        self.marking_damage(|connection| {
+            let transaction = begin(connection)?;
+            let id = &filling.position.projection;
+            let stored = stored_positions(&transaction)?.into_iter().find(|each| each.projection == *id);
+            if stored != filling.before {
+                return Err(DatabaseError::Moved { projection: id.to_string() });
+            }
+            let keeps = filling.keeps_tables();
             for table in &filling.tables {
-                let statements =
-                    [drop_old(Dialect::Sqlite, table), take_place(Dialect::Sqlite, table)].concat();
+                let statements = match keeps {
+                    true => emptied(table),
+                    false => create_beside(Dialect::Sqlite, table),
+                };
                 run(&transaction, &statements.join("\n"))?;
             }
-        }
-        let statement = "INSERT OR REPLACE INTO millstream_position VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        let StoredPosition { checkpoint, definition, .. } = &filling.position;
-        transaction
-            .execute(
-                statement,
-                params![
-                    id.as_str(),
-                    checkpoint.generation,
-                    number(checkpoint.sequence),
-                    checkpoint.message_id,
-                    checkpoint.version,
-                    definition
-                ],
-            )
-            .map_err(failed(statement))?;
-        transaction.commit().map_err(failed("COMMIT"))
+            let suffix = if keeps { "" } else { BESIDE };
+            let statements: Vec<_> =
+                filling.tables.iter().map(|table| Statements::of(table, suffix)).collect();
+            rows(&mut |index, rows| {
+                let Some((table, statements)) = filling.tables.get(index).zip(statements.get(index)) else {
+                    return Ok(());
+                };
+                rows.iter().try_for_each(|row| statements.put(&transaction, row, key_of(table, row), true))
+            })?;
+            if !keeps {
+                for table in &filling.tables {
+                    let statements =
+                        [drop_old(Dialect::Sqlite, table), take_place(Dialect::Sqlite, table)].concat();
+                    run(&transaction, &statements.join("\n"))?;
+                }
+            }
+            let statement = "INSERT OR REPLACE INTO millstream_position VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+            let StoredPosition { checkpoint, definition, .. } = &filling.position;
+            transaction
+                .execute(
+                    statement,
+                    params![
+                        id.as_str(),
+                        checkpoint.generation,
+                        number(checkpoint.sequence),
+                        checkpoint.message_id,
+                        checkpoint.version,
+                        definition
+                    ],
+                )
+                .map_err(failed(statement))?;
+            transaction.commit().map_err(failed("COMMIT"))
+        })
     }
 }
 

@@ -57,15 +57,12 @@ pub fn open(path: &Path, cache_size: usize) -> Result<OpenFile, StoreError> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
+    let damage = marked_damage(path)?;
     if !path.try_exists().map_err(failed)? {
-        // A crash between the steps of [`set_aside`], or whoever deleted the damaged file by hand, has left its mark.
-        remove(&with_suffix(path, MARK)).map_err(failed)?;
         create(path)?;
     }
-    match std::fs::read_to_string(with_suffix(path, MARK)) {
-        Ok(detail) => return Err(StoreError::Damaged { path: path.to_owned(), detail }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error)),
+    if let Some(detail) = damage {
+        return Err(StoreError::Damaged { path: path.to_owned(), detail });
     }
     guarded(path, || {
         let database = builder(cache_size, path).open(path);
@@ -96,6 +93,15 @@ pub fn open_or_begin_anew(path: &Path, cache_size: usize) -> Result<(OpenFile, O
 /// # Errors
 /// [`StoreError::Io`] when the folder cannot be changed.
 pub fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
+    set_aside_with(path, &[])
+}
+
+/// As [`set_aside`], with files beside it whose names are the same with one of `companions` at the end. They are renamed before it, and some
+/// or all of them may be missing.
+///
+/// # Errors
+/// As there. Some of them may be renamed then.
+pub fn set_aside_with(path: &Path, companions: &[&str]) -> Result<PathBuf, StoreError> {
     let failed = |source| StoreError::from_io(path, source);
     let when = Timestamp::now().strftime(".set-aside-%Y%m%dT%H%M%SZ").to_string();
     let aside = (1_u32..)
@@ -103,6 +109,12 @@ pub fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
         .map(|suffix| with_suffix(path, &suffix))
         .find(|candidate| !candidate.exists())
         .expect("a folder holds fewer files than there are numbers");
+    for companion in companions {
+        match std::fs::rename(with_suffix(path, companion), with_suffix(&aside, companion)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
     std::fs::rename(path, &aside).map_err(failed)?;
     remove(&with_suffix(path, MARK)).map_err(failed)?;
     Ok(aside)
@@ -116,6 +128,25 @@ pub fn mark_damaged(path: &Path, detail: &str) {
     }
     if let Err(error) = std::fs::write(with_suffix(path, MARK), detail) {
         tracing::warn!(%error, path = %path.display(), detail, "the damaged file could not be marked");
+    }
+}
+
+/// The damage that [`mark_damaged`] was called with for this file, if it was not set aside since.
+///
+/// # Errors
+/// [`StoreError::Io`] when the mark cannot be read or removed.
+pub fn marked_damage(path: &Path) -> Result<Option<String>, StoreError> {
+    let failed = |source| StoreError::from_io(path, source);
+    let mark = with_suffix(path, MARK);
+    if !path.try_exists().map_err(failed)? {
+        // A crash between the steps of [`set_aside`], or whoever deleted the damaged file by hand, has left its mark.
+        remove(&mark).map_err(failed)?;
+        return Ok(None);
+    }
+    match std::fs::read_to_string(mark) {
+        Ok(detail) => Ok(Some(detail)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(error)),
     }
 }
 

@@ -79,7 +79,7 @@ families! {
     store_bytes: Levels = "store" in Unit::Bytes, Family::default(), "Size of a redb file";
     store_commit: Histograms = "store_commit" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "Time of a redb commit, by whether it is synced to disk";
     store_rows: Counts = "store_rows", Family::default(), "Rows written or removed";
-    damaged_files: Counts = "damaged_files", Family::default(), "Times a redb file was found damaged: when it was opened and set aside, or when whoever uses the rows met damage";
+    damaged_files: Counts = "damaged_files", Family::default(), "Times a file was found damaged: when it was opened and set aside, or when whoever uses its rows met damage";
     query_answers: Counts = "queries", Family::default(), "Queries answered, by code";
     query_seconds: Histograms = "query" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "From request to answer, waiting included";
     query_wait: Histograms = "query_wait" in Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram), "Waiting for the position that a query asked for";

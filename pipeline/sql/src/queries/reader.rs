@@ -7,6 +7,7 @@ mod sqlite;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
+use tokio_util::sync::CancellationToken;
 
 pub use self::{postgres::PostgresReader, sqlite::SqliteReader};
 use super::{header::ParameterKind, text::StatementText};
@@ -82,6 +83,14 @@ pub trait Reader: Send + Sync {
         arguments: &[Argument],
         limits: Limits,
     ) -> Result<Answer, AskError>;
+
+    /// Reads everything once to find damage, unless `stop` comes first. Does nothing for a database that looks after that itself.
+    fn look_for_damage(&self, _stop: &CancellationToken) {}
+
+    /// What was found damaged by anything that this reader did; queries that do not meet it are still answered.
+    fn damage(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The position of a projection's tables: the projection's name, the generation and the sequence.

@@ -4,9 +4,11 @@ use std::path::Path;
 
 use end_to_end_tests::{
     binaries::repository,
+    stage_process::StageProcess,
     system::{System, fresh_folder},
     waiting::until,
 };
+use millstream_sql::testing::damage::damage_table;
 
 const SALE: &str = r#"{"sale":"S1","currency":"USD","lines":[{"sku":"1","quantity":3,"unit_price":250}]}"#;
 const TILLS: &str = "SELECT store, business_date, units_sold, net_amount FROM retail.till";
@@ -104,4 +106,49 @@ async fn a_key_of_the_stage_without_the_stage_is_refused() {
     let refused = end_to_end_tests::program::run(command, b"").await;
     assert_eq!(refused.code(), Some(64), "{refused:?}");
     assert!(refused.stderr.contains("does not run with --no-sql"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn damage_to_the_tables_is_told_and_a_damaged_file_gives_way_to_a_new_one_where_that_is_wanted() {
+    let folder = fresh_folder();
+    let (system, database) = with_a_sale(folder.path()).await;
+    system.stop().await;
+    let database = Path::new(&database);
+    damage_table(database, "retail_till");
+
+    let system = System::start(folder.path(), &[]).await;
+    let mut stage = StageProcess::new("sql", "", &system.url(), &folder.path().join("data"));
+    stage = stage.set(&configured_queries());
+    stage.start();
+    until("the stage says that it is not ready, and why", async || {
+        stage.readiness().await.contains("the file of the tables is damaged").then_some(())
+    })
+    .await;
+    let sellers = system.query("query.retail.top-sellers", &serde_json::json!({})).await.unwrap();
+    assert_eq!(sellers["rows"][0]["units"], 3, "what is whole is still answered: {sellers}");
+    stage.stop().await;
+    stage.start();
+    assert_eq!(stage.exit_code().await, 74, "what was found is known");
+
+    stage = stage.set("sql.damaged_file=rebuild");
+    // Once a file that was known to be damaged, and once a damaged file that nobody knows of.
+    for damage_is_known in [true, false] {
+        if !damage_is_known {
+            stage.stop().await;
+            damage_table(database, "retail_till");
+            stage.start();
+            assert_eq!(stage.exit_code().await, 74, "it ends to begin with a new file");
+        }
+        stage.start_ready().await;
+        let asked = ["sql", "--database", database.to_str().unwrap(), "--format", "csv", "--command", TILLS];
+        let rows = system.millstream(&asked).await.expect_success("the tables").stdout;
+        assert!(rows.contains("1,2026-01-31,3,750"), "{rows}");
+    }
+    let files = std::fs::read_dir(database.parent().unwrap()).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let aside: Vec<String> = names.filter(|name| name.contains(".set-aside-")).collect();
+    assert!(aside.iter().all(|name| name.starts_with("replica.sqlite.set-aside-")), "{aside:?}");
+    assert!(aside.len() >= 2 && !database.with_added_extension("damaged").exists(), "{aside:?}");
+    stage.stop().await;
+    system.stop().await;
 }

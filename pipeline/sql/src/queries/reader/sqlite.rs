@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -14,12 +14,13 @@ use rusqlite::{
 };
 use serde_json::{Map, Value as Json, json};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Answer, Argument, AskError, Limits, Reader, StatementText, exact_sum::use_exact_sum, position_of, size_of,
 };
 use crate::{
-    database::DAMAGED,
+    database::HOW_TO_FILL_ANEW,
     definition::{Dialect, create_in_place},
     plan::Plan,
 };
@@ -44,12 +45,14 @@ pub struct SqliteReader {
     path: PathBuf,
     projections: Vec<String>,
     idle: Mutex<Vec<Connection>>,
+    /// The first damage that was met.
+    damage: OnceLock<String>,
 }
 
 impl SqliteReader {
     /// A reader for a file, which need not exist yet. An answer's position is that of `projections`, those of events.
     pub fn new(path: &Path, projections: Vec<String>) -> Self {
-        Self { path: path.to_owned(), projections, idle: Mutex::default() }
+        Self { path: path.to_owned(), projections, idle: Mutex::default(), damage: OnceLock::new() }
     }
 
     /// A reader for a database in memory that has the tables of a plan, without rows, for checking queries.
@@ -65,7 +68,8 @@ impl SqliteReader {
             connection.execute_batch(&statements.join("\n")).map_err(unavailable)?;
         }
         restrict(&mut connection)?;
-        Ok(Self { path: PathBuf::new(), projections: Vec::new(), idle: Mutex::new(vec![connection]) })
+        let idle = Mutex::new(vec![connection]);
+        Ok(Self { path: PathBuf::new(), projections: Vec::new(), idle, damage: OnceLock::new() })
     }
 
     fn connection(&self) -> Result<Connection, AskError> {
@@ -127,17 +131,13 @@ fn allowed(context: AuthContext<'_>) -> Authorization {
     }
 }
 
-/// The message of SQLite, and the place in the statement.
+/// What SQLite says, and where in the statement.
 fn refused(error: &rusqlite::Error, limits: Option<Limits>) -> AskError {
     let code = error.sqlite_error_code();
     match (error, code, limits) {
         (_, Some(ErrorCode::OperationInterrupted), Some(limits)) => AskError::TooLong(limits.time),
         (_, Some(ErrorCode::DatabaseBusy | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen), _) => {
             AskError::Unavailable(error.to_string())
-        }
-        (_, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase), _) => {
-            tracing::error!(%error, "{DAMAGED}");
-            AskError::Unavailable(format!("{error}: {DAMAGED}"))
         }
         (rusqlite::Error::SqlInputError { msg, sql, offset, .. }, _, _) => {
             let before = usize::try_from(*offset).ok().and_then(|offset| sql.get(..offset));
@@ -152,6 +152,10 @@ fn refused(error: &rusqlite::Error, limits: Option<Limits>) -> AskError {
         }
         _ => AskError::Refused(error.to_string()),
     }
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 fn json_of(value: ValueRef<'_>) -> Json {
@@ -169,6 +173,30 @@ fn written(statement: &StatementText) -> String {
 }
 
 impl SqliteReader {
+    /// As [`refused`]; damage is kept in mind, because whoever asks can do nothing about it.
+    fn failed(&self, error: &rusqlite::Error, limits: Option<Limits>) -> AskError {
+        if !is_damage(error) {
+            return refused(error, limits);
+        }
+        self.found(error.to_string());
+        AskError::Unavailable(format!("the file of the tables is damaged: {error}; {HOW_TO_FILL_ANEW}"))
+    }
+
+    fn found(&self, damage: String) {
+        // The first is as good as any other.
+        let _ = self.damage.set(damage);
+    }
+
+    /// What SQLite finds wrong with its file.
+    fn checked(&self, stop: &CancellationToken) -> rusqlite::Result<Option<String>> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(&self.path, flags)?;
+        let stop = stop.clone();
+        connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || stop.is_cancelled()))?;
+        let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        Ok((found != "ok").then_some(found))
+    }
+
     fn ask_through(
         &self,
         connection: &Connection,
@@ -176,7 +204,7 @@ impl SqliteReader {
         arguments: &[Argument],
         limits: Limits,
     ) -> Result<Answer, AskError> {
-        let failed = |error: rusqlite::Error| refused(&error, Some(limits));
+        let failed = |error: rusqlite::Error| self.failed(&error, Some(limits));
         let mut positions = connection.prepare(POSITIONS).map_err(failed)?;
         let standings = positions.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
         let standings = standings.and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(failed)?;
@@ -218,7 +246,7 @@ impl Reader for SqliteReader {
         let checked = connection
             .prepare(&written(statement))
             .map(|prepared| prepared.column_names().map(str::to_owned).collect());
-        let checked = checked.map_err(|error| refused(&error, None));
+        let checked = checked.map_err(|error| self.failed(&error, None));
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         checked
     }
@@ -246,6 +274,22 @@ impl Reader for SqliteReader {
         }
         answer
     }
+
+    fn look_for_damage(&self, stop: &CancellationToken) {
+        match self.checked(stop) {
+            Ok(None) => {}
+            Ok(Some(found)) => self.found(found),
+            Err(error) if is_damage(&error) => self.found(error.to_string()),
+            Err(_) if stop.is_cancelled() => {}
+            Err(error) => {
+                tracing::warn!(%error, "the file of the tables could not be looked through for damage")
+            }
+        }
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.damage.get().cloned()
+    }
 }
 
 #[cfg(test)]
@@ -255,7 +299,7 @@ mod tests {
     use millstream_contract::exit_code::{ExitCode, Failure as _};
 
     use super::*;
-    use crate::{database::DatabaseError, sqlite::SqliteDatabase};
+    use crate::{database::DatabaseError, sqlite::SqliteDatabase, testing::damage::damage_table};
 
     const LIMITS: Limits = Limits { time: Duration::from_secs(60), rows: 10, bytes: 1_000 };
 
@@ -276,12 +320,32 @@ mod tests {
         bytes.iter_mut().skip(4096).for_each(|byte| *byte = 0xff);
         fs::write(&path, &bytes).unwrap();
         let refused = asked(&path).unwrap_err();
-        assert!(matches!(&refused, AskError::Unavailable(text) if text.contains(DAMAGED)), "{refused:?}");
+        assert!(
+            matches!(&refused, AskError::Unavailable(text) if text.contains("damaged_file = \"rebuild\"")),
+            "{refused:?}"
+        );
         let opened = SqliteDatabase::open(&path).map(drop).unwrap_err();
         assert!(matches!(opened, DatabaseError::Damaged { .. }), "{opened:?}");
         assert_eq!(opened.exit_code(), ExitCode::InputOutput);
-        assert!(opened.to_string().contains("remove that file"), "{opened}");
+        assert!(opened.to_string().contains("damaged_file = \"rebuild\""), "{opened}");
         fs::write(&path, [b'x'; 8192]).unwrap();
         assert!(matches!(asked(&path), Err(AskError::Unavailable(_))));
+    }
+
+    /// No query needs the page that is damaged.
+    #[test]
+    fn damage_that_no_query_meets_is_found_by_looking_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("replica.sqlite");
+        drop(SqliteDatabase::open(&path).unwrap());
+        let looked = || {
+            let reader = SqliteReader::new(&path, Vec::new());
+            reader.look_for_damage(&CancellationToken::new());
+            reader.damage()
+        };
+        assert_eq!(looked(), None);
+        damage_table(&path, "millstream_currency");
+        assert_eq!(asked(&path).unwrap().rows.len(), 1);
+        assert!(looked().is_some());
     }
 }

@@ -28,15 +28,8 @@ fn launch() -> Result<std::convert::Infallible, String> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
     let mut build = Command::new(cargo);
     build
-        .args([
-            "build",
-            "--release",
-            "--package",
-            "millstream-reference",
-            "--bin",
-            "millstream",
-            "--manifest-path",
-        ])
+        // The whole workspace, so that `cargo test --workspace`, which a reader of the README types next, finds everything built.
+        .args(["build", "--workspace", "--bin", "millstream", "--manifest-path"])
         .arg(&workspace);
     // Variables in which cargo tells this program about its own package. Build scripts of dependencies read them, and would take the change
     // from a build outside for a reason to compile everything again that needs TLS.
@@ -57,8 +50,8 @@ fn launch() -> Result<std::convert::Infallible, String> {
     Err(format!("{} does not run: {error}", program.display()))
 }
 
-/// This program is `<target>/debug/demo-launcher`, the other one `<target>/release/millstream`.
+/// This program is `<target>/debug/demo-launcher`, the other one `<target>/debug/millstream`.
 fn program() -> Option<PathBuf> {
     let own = env::current_exe().ok()?;
-    Some(own.parent()?.parent()?.join("release").join("millstream"))
+    Some(own.parent()?.join("millstream"))
 }

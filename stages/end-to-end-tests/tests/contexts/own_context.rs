@@ -99,20 +99,12 @@ pub(super) fn millstream(program: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// The tests of the model, or some of them.
-fn tested(root: &Path, filter: &[&str]) -> String {
-    let arguments = [
-        "test",
-        "--offline",
-        "-p",
-        "millstream-model",
-        "--lib",
-        "--test",
-        "golden",
-        "--test",
-        "contexts_page",
-    ];
-    run(cargo_once(&[&arguments, filter].concat()), root)
+/// The tests of the model. They and the program are built for the whole workspace and with one choice of targets: each of them alone would
+/// have all dependencies built with other features.
+const TESTS: [&str; 5] = ["--lib", "--test", "golden", "--test", "contexts_page"];
+
+fn tested(root: &Path) -> String {
+    run(cargo_once(&[&["test", "--offline", "--workspace"], &TESTS[..]].concat()), root)
 }
 
 /// A block of the guide: its language, its text, and the file that was named last.
@@ -158,7 +150,10 @@ fn change(root: &Path, block: &Block) {
 
 /// The program, under the name that it has in this test alone.
 fn program(root: &Path) -> PathBuf {
-    run(cargo_once(&["build", "--offline", "--quiet", "-p", "programs-of-the-guide"]), root);
+    run(
+        cargo_once(&[&["build", "--offline", "--quiet", "--workspace", "--bins"], &TESTS[..]].concat()),
+        root,
+    );
     let program = root.join("programs/millstream");
     fs::copy(target_folder().join("debug/programs-of-the-guide"), &program).unwrap();
     program
@@ -175,7 +170,7 @@ async fn guide_leads_to_a_context_of_ones_own() {
     let again =
         millstream(&binary("millstream"), &["new", "context", "library"]).current_dir(root).output().unwrap();
     assert_eq!(again.status.code(), Some(64), "{}", String::from_utf8_lossy(&again.stderr));
-    let tests = tested(root, &[]);
+    let tests = tested(root);
     assert!(tests.contains("library::book::tests::every_rejection_is_provoked ... ok"), "{tests}");
 
     let guide = fs::read_to_string(repository().join("docs/guides/your-own-context.md")).unwrap();
@@ -190,7 +185,7 @@ async fn guide_leads_to_a_context_of_ones_own() {
     let program = program(root);
     let recorded = run(millstream(&program, &["schema", "record"]), root);
     assert!(recorded.contains("recorded library/book/book-lent.v1"), "{recorded}");
-    tested(root, &[]);
+    tested(root);
 
     let data = fresh_folder();
     let system = System::start_program(program, data.path(), free_port().unwrap(), &[], &[]).await;

@@ -290,14 +290,18 @@ fn decimal_view(dialect: Dialect, table: &Table, list: Option<&ListTable>) -> St
         }
     });
     let mut shown: Vec<String> = shown.collect();
-    if list.is_some_and(|list| list.columns.iter().all(|column| column.name != CURRENCY_COLUMN)) {
+    let is_shown = |list: &ListTable| list.columns.iter().any(|column| column.name == CURRENCY_COLUMN);
+    if table.has_currency() && list.is_some_and(|list| !is_shown(list)) {
         shown.push(format!("r.{}", quoted(CURRENCY_COLUMN)));
     }
+    let same = match table.has_currency() {
+        true => format!("c.code = {currency}.{}", quoted(CURRENCY_COLUMN)),
+        false => "1 = 0".to_owned(),
+    };
     format!(
-        "CREATE VIEW {view} AS SELECT {} FROM {from} LEFT JOIN {} AS c ON c.code = {currency}.{};",
+        "CREATE VIEW {view} AS SELECT {} FROM {from} LEFT JOIN {} AS c ON {same};",
         shown.join(", "),
         dialect.name(SYSTEM, "currency"),
-        quoted(CURRENCY_COLUMN)
     )
 }
 

@@ -130,12 +130,6 @@ pub enum ShapeError {
         /// The field.
         field: String,
     },
-    /// There are amounts, but no field has their currency.
-    #[error("view {view} has amounts, but its rows have no field `currency`")]
-    Currency {
-        /// The view.
-        view: String,
-    },
     /// Two fields would become the same column.
     #[error("view {view} has two fields that would both be the column {column}")]
     Twice {
@@ -246,10 +240,6 @@ impl Table {
 
     fn mark_amounts(&mut self, shape: &RowShape) -> Result<(), ShapeError> {
         let view = || shape.view.to_owned();
-        let currency = self.columns.iter().any(|column| column.name == CURRENCY_COLUMN);
-        if !shape.amounts.is_empty() && !currency {
-            return Err(ShapeError::Currency { view: view() });
-        }
         for field in &shape.amounts {
             let (columns, name) = match field.split_once('.') {
                 None => (Some(&mut self.columns), *field),
@@ -266,6 +256,11 @@ impl Table {
             }
         }
         Ok(())
+    }
+
+    /// Whether its rows say of which currency their amounts are. Otherwise amounts are hundredths, as in reports.
+    pub fn has_currency(&self) -> bool {
+        self.columns.iter().any(|column| column.name == CURRENCY_COLUMN)
     }
 
     /// The columns of its key.

@@ -452,9 +452,11 @@ async fn refused_configuration(spec: &ProcessSpec) -> Result<(), CommandFailure>
     let said = String::from_utf8_lossy(&output.stderr);
     let problems: Vec<&str> = said.lines().map(|line| line.strip_prefix("error: ").unwrap_or(line)).collect();
     let code = output.status.code().and_then(|code| u8::try_from(code).ok());
+    let (name, problems) = (&spec.name, problems.join("; "));
+    let leave_out = if name.starts_with(SQL) { "; --no-sql leaves this stage out" } else { "" };
     Err(CommandFailure::new(
         ExitCode::Configuration,
-        format_args!("nothing was started: {} refuses its configuration: {}", spec.name, problems.join("; ")),
+        format_args!("nothing was started: {name} refuses its configuration: {problems}{leave_out}"),
     )
     .with_code(code.unwrap_or(ExitCode::Software.number())))
 }

@@ -25,8 +25,8 @@ pub struct RowShape {
     pub key: Cow<'static, str>,
     /// The JSON Schema of a row.
     pub schema: Value,
-    /// The fields that hold amounts in minor units of the row's field `currency`: `gross_amount`, for example, or `lines.unit_price` for a
-    /// field of each entry of a list.
+    /// The fields that hold amounts in minor units of the row's field `currency`, or in hundredths if rows have no such field: `gross_amount`,
+    /// for example, or `lines.unit_price` for a field of each entry of a list.
     pub amounts: Vec<&'static str>,
 }
 

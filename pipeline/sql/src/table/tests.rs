@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::definition::{Dialect, create_in_place};
 
 fn shape() -> RowShape {
     RowShape::of_schema(
@@ -112,8 +113,23 @@ fn a_shape_that_names_what_rows_do_not_have_is_refused() {
         let error = Table::of_shape("retail", &shape().amounts(&[field])).unwrap_err();
         assert!(error.to_string().contains(field), "{error}");
     }
+}
+
+/// The starting point that `new context --like report` writes had no tables.
+#[test]
+fn amounts_of_rows_without_a_currency_are_hundredths() {
     let mut without = shape();
     without.schema["properties"].as_object_mut().unwrap().remove("currency");
-    let error = Table::of_shape("retail", &without.amounts(&["amount"])).unwrap_err();
-    assert!(matches!(error, ShapeError::Currency { .. }), "{error}");
+    let table = Table::of_shape("retail", &without.amounts(&["amount", "lines.price"])).unwrap();
+    let connection = rusqlite::Connection::open_in_memory().unwrap();
+    let statements = [Dialect::Sqlite.system(), create_in_place(Dialect::Sqlite, &table).join("\n")];
+    connection.execute_batch(&statements.concat()).unwrap();
+    let amount = |(put, asked): (&str, &str)| {
+        connection.execute_batch(put).unwrap();
+        connection.query_row(asked, [], |row| row.get::<_, String>(0)).unwrap()
+    };
+    let sale = "INSERT INTO retail_sale (store, business_date, sale, amount, late, state) VALUES ('a', '2012-01-31', 'S', 512, 0, 'open')";
+    let line = "INSERT INTO retail_sale_lines VALUES ('a', '2012-01-31', 'S', 1, 7, 'x')";
+    assert_eq!(amount((sale, "SELECT amount FROM retail_sale_decimal")), "5.12");
+    assert_eq!(amount((line, "SELECT price FROM retail_sale_lines_decimal")), "0.07");
 }

@@ -11,8 +11,10 @@ mod service;
 
 use std::{path::Path, time::Duration};
 
+use millstream_domain::projection::RowShape;
 use millstream_sql::{
     database::Database,
+    definition::{Dialect, create_in_place},
     postgres_database::PostgresDatabase,
     queries::{
         header::Header,
@@ -22,7 +24,7 @@ use millstream_sql::{
     },
     replica::Replica,
     sqlite::SqliteDatabase,
-    table::Value,
+    table::{Table, Value},
     testing::postgres_server::PostgresServer,
 };
 use serde_json::json;
@@ -121,6 +123,19 @@ fn amounts_are_shown_with_the_places_of_their_currency() {
         let answer = ask(reader.as_ref(), lines).unwrap();
         assert_eq!((&answer.rows[0]["price"], &answer.rows[0]["currency"]), (&json!("1.00"), &json!("USD")));
     }
+}
+
+#[test]
+fn postgres_shows_amounts_without_a_currency_as_hundredths() {
+    let desk = Desk::new();
+    let Some(server) = &desk.server else { return };
+    let day = json!({ "type": "object", "properties": { "day": { "type": "string" }, "amount": { "type": "integer" } } });
+    let shape = RowShape::of_schema("day", "<day>", day).amounts(&["amount"]);
+    let table = Table::of_shape("retail", &shape).unwrap();
+    server.run("queries", &create_in_place(Dialect::Postgres, &table).join("\n"));
+    let shown = "INSERT INTO retail.day VALUES ('x', 512); \
+         DO $$ BEGIN ASSERT (SELECT amount FROM retail.day_decimal) = 5.12; END $$";
+    server.run("queries", shown);
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::{num::NonZeroUsize, path::PathBuf, str::FromStr};
 
 use millstream_contract::exit_code::ExitCode;
 use millstream_runtime::{config::parse_duration, shutdown::Shutdown};
+use millstream_sql::replica_runner::SQLITE_FILE;
 
 use crate::{
-    deployment::{Deployment, DeploymentOptions, StageSetting},
+    deployment::{Deployment, DeploymentOptions, SQL, StageSetting},
     failure::CommandFailure,
     session::Session,
 };
@@ -97,7 +98,13 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
             "--set sql.… is for the stage that keeps tables, which does not run with --no-sql",
         ));
     }
-    let keeps_tables = options.keeps_tables();
+    let tables = options.keeps_tables().then(|| {
+        let in_folder = folder.join("data").join(SQL).join(SQLITE_FILE);
+        match options.settings.iter().any(|setting| setting.sets("sql.database")) {
+            true => "the database that sql.database names".to_owned(),
+            false => format!("{} sql --database {}", session.program.name, in_folder.display()),
+        }
+    });
     let mut deployment = Deployment::prepare(options, session)?;
     console.say(format_args!("starting; logs are in {}", folder.join("logs").display()));
     let started = tokio::select! {
@@ -116,8 +123,8 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
             console.say(format_args!("commands over HTTP: http://{address}/v1/commands"));
             console.say(format_args!("pages for a browser: http://{address}/"));
         }
-        if keeps_tables {
-            console.say("tables: `millstream sql`, as docs/guides/sql.md says");
+        if let Some(tables) = tables {
+            console.say(format_args!("tables of views and reports: {tables}"));
         }
         shutdown.requested().await;
     }

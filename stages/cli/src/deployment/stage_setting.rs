@@ -42,6 +42,11 @@ impl StageSetting {
     pub(crate) fn section(&self) -> &str {
         &self.section
     }
+
+    /// Whether it sets this key, such as `sql.database`.
+    pub(crate) fn sets(&self, path: &str) -> bool {
+        self.text.split_once('=').is_some_and(|(set, _)| set == path)
+    }
 }
 
 impl FromStr for StageSetting {

@@ -9,6 +9,7 @@ use std::{
 use end_to_end_tests::{
     binaries::{binary, repository, target_folder},
     system::{System, fresh_folder},
+    waiting::until,
 };
 use millstream_jetstream::nats_server::free_port;
 use serde_json::Value;
@@ -129,6 +130,14 @@ async fn new_application_builds_passes_its_tests_and_runs() {
     let report = ["report", "day-daily", "--date", "2012-01-31", "--format", "csv"];
     let report = system.millstream(&report).await.expect_success("report");
     assert!(report.stdout.contains("north,2012-01-31,1,sealed,1,5.00"), "{}", report.stdout);
+    let database = data.path().join("data/sql/replica.sqlite").to_str().unwrap().to_owned();
+    let tables = "SELECT business_date, amount FROM takings.day_daily_decimal";
+    let tables = ["sql", "--database", &database, "--format", "csv", "--command", tables];
+    until("the report is in its table", async || {
+        let rows = system.millstream(&tables).await.expect_success("sql").stdout;
+        rows.contains("2012-01-31,5.00").then_some(())
+    })
+    .await;
     for step in ["send", "query"] {
         let words = test_of_chart(&root, step);
         let words: Vec<&str> = [step].into_iter().chain(words.iter().map(String::as_str)).collect();

@@ -21,6 +21,7 @@ fn configured_queries() -> String {
 /// A system with tables, in which one sale has arrived.
 async fn with_a_sale(folder: &Path) -> (System, String) {
     let system = System::start_with_tables(folder, &["--set", &configured_queries()]).await;
+    system.expect_said("tables of views and reports: millstream sql --database ").await;
     let sent = ["send", "retail", "till", "1_2026-01-31", "record-sale", SALE, "--id", "first"];
     let _said = system.millstream(&sent).await.expect_success("millstream send");
     let database = folder.join("data/sql/replica.sqlite").to_str().unwrap().to_owned();

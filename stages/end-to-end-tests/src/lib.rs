@@ -14,6 +14,7 @@ pub mod kubernetes_validate;
 pub mod live_stream;
 pub mod nats_cli;
 pub mod nats_proxy;
+pub mod node;
 pub mod program;
 pub mod slow_line;
 pub mod small_disk;

@@ -5,6 +5,7 @@
     reason = "a test ends where something unexpected happens"
 )]
 
+mod board;
 mod desk;
 mod postgres;
 mod service;

@@ -8,6 +8,7 @@
 
 mod administrator;
 mod allow_lists;
+mod boards;
 mod bundled_nats;
 mod chart;
 mod chart_values;

@@ -244,6 +244,14 @@ pub enum ReplicaError {
     /// The database cannot be used.
     #[error("the database cannot be used")]
     Database(#[from] DatabaseError),
+    /// The file of the tables was found damaged while it was used, and a new one is to be filled.
+    #[error(
+        "the file of the tables is damaged, and `damaged_file` is \"rebuild\": the next start sets it aside and fills a new one: {detail}"
+    )]
+    FillAnew {
+        /// What was found.
+        detail: String,
+    },
     /// The file with the password cannot be read.
     #[error("the file with the password for PostgreSQL, {path}")]
     Password {
@@ -266,6 +274,7 @@ impl Failure for ReplicaError {
         match self {
             Self::Plan(_) => ExitCode::Software,
             Self::Database(error) => error.exit_code(),
+            Self::FillAnew { .. } => ExitCode::InputOutput,
             Self::Password { .. } => ExitCode::Configuration,
             Self::Queries(_) => ExitCode::NotPermitted,
             Self::ReadSide(error) => error.exit_code(),
@@ -341,7 +350,7 @@ pub async fn run(
     service.stop().await;
     let to_fill_anew = end_of(health).await;
     kept?;
-    to_fill_anew.map_or(Ok(()), |detail| Err(DatabaseError::Damaged { detail }.into()))
+    to_fill_anew.map_or(Ok(()), |detail| Err(ReplicaError::FillAnew { detail }))
 }
 
 /// The addresses with the passwords from the files, and the reading role.

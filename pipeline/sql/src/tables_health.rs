@@ -42,12 +42,12 @@ impl TablesHealth {
                 if let Some(path) = &tables {
                     mark_damaged(path, &detail);
                 }
-                let error = DatabaseError::Damaged { detail: detail.clone() }.to_string();
-                tracing::error!(error, "what is whole is still answered");
-                known = Some(error);
+                known = Some(DatabaseError::Damaged { detail: detail.clone() }.to_string());
                 if damaged_file == DamagedFile::Rebuild {
                     to_fill_anew = Some(detail);
                     shutdown.request();
+                } else {
+                    tracing::error!(error = known, "what is whole is still answered");
                 }
             }
             known.iter().cloned().collect()

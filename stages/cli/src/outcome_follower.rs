@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
+use jiff::{SignedDuration, Timestamp};
 use millstream_contract::{
     exit_code::{ExitCode, Failure},
     outcome::{CommandOutcome, OutcomeRecord},
@@ -45,6 +46,23 @@ impl Failure for FollowError {
     }
 }
 
+/// The sequence of the last record that was stored more than this time before the last of all, by the server's clock.
+async fn record_before(broker: &NatsBroker, time: SignedDuration) -> Result<u64, BrokerError> {
+    let state = broker.state(stream_names::OUTCOMES).await?;
+    let (mut older, mut newer) = (state.first_sequence.saturating_sub(1), state.last_sequence);
+    let Some(last) = broker.get(stream_names::OUTCOMES, newer).await? else { return Ok(older) };
+    let since = last.stored_at.saturating_sub(time).unwrap_or(Timestamp::MIN);
+    while older < newer {
+        let middle = older + (newer - older).div_ceil(2);
+        // Records are removed from the oldest on, so one that is gone is older than all that are there.
+        match broker.get(stream_names::OUTCOMES, middle).await? {
+            Some(record) if record.stored_at >= since => newer = middle - 1,
+            _ => older = middle,
+        }
+    }
+    Ok(older)
+}
+
 /// Reads the outcomes that are recorded from now on.
 #[derive(Debug)]
 pub(crate) struct OutcomeFollower {
@@ -58,13 +76,30 @@ impl OutcomeFollower {
     /// # Errors
     /// [`FollowError`].
     pub(crate) async fn begin(broker: &NatsBroker, purpose: &str) -> Result<Self, FollowError> {
-        let state = broker.state(stream_names::OUTCOMES).await?;
+        let after = broker.state(stream_names::OUTCOMES).await?.last_sequence;
+        Self::begin_after(broker, purpose, after).await
+    }
+
+    /// As [`Self::begin`], with the records of some time before: for commands that the server may know already, because somebody else sent
+    /// the same.
+    ///
+    /// # Errors
+    /// [`FollowError`].
+    pub(crate) async fn begin_before(
+        broker: &NatsBroker,
+        purpose: &str,
+        time: SignedDuration,
+    ) -> Result<Self, FollowError> {
+        Self::begin_after(broker, purpose, record_before(broker, time).await?).await
+    }
+
+    async fn begin_after(broker: &NatsBroker, purpose: &str, after: u64) -> Result<Self, FollowError> {
         let name = format!("{purpose}-{}", ulid::Ulid::generate());
         let config = ReaderConfig {
             stream: stream_names::OUTCOMES.to_owned(),
             name: name.clone(),
             description: format!("millstream {purpose}: waits for outcomes"),
-            after: state.last_sequence,
+            after,
             filters: Vec::new(),
             replace_live: false,
         };

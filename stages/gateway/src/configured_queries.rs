@@ -22,6 +22,7 @@ use millstream_contract::{
         ArgumentsRefused, Descriptions, DescriptionsQuestion, QueryDescription, descriptions_subject,
         problem, query_subject,
     },
+    error_text::bounded,
     header,
     stored_message::Headers,
 };
@@ -194,7 +195,7 @@ fn given(uri: &Uri) -> Result<BTreeMap<String, String>, Problem> {
     for (name, value) in pairs {
         if given.contains_key(&name) {
             let detail = format!("{name}: this parameter is given twice");
-            return Err(Problem::malformed("parameter-twice", detail).with("parameter", name));
+            return Err(Problem::malformed("parameter-twice", detail).with("parameter", bounded(&name)));
         }
         given.insert(name, value);
     }
@@ -363,8 +364,12 @@ fn refusal(error: AskError) -> Problem {
         return Problem::unavailable("queries-unavailable", detail);
     };
     let of_parameter = |code: &'static str, text: String| {
-        let name = headers.get(header::PARAMETER).unwrap_or_default();
-        Problem::malformed(code, text).with("parameter", name)
+        let problem = Problem::malformed(code, text);
+        match headers.get(header::PARAMETER) {
+            Some(name) => problem.with("parameter", name),
+            // It has other characters than a header may have, or is too long.
+            None => problem,
+        }
     };
     match headers.get(header::PROBLEM).unwrap_or_default() {
         problem::PARAMETER_MISSING => of_parameter("parameter-missing", text),

@@ -383,6 +383,30 @@ async fn a_retry_that_is_cut_off_and_repeated_takes_effect_once() {
     assert_eq!(broker.state(EVENTS).await.unwrap().last_sequence, 2);
 }
 
+/// Whoever was behind waited until the end for outcomes that were recorded before it looked.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_several_retries_of_the_same_letters_is_told_what_became_of_them() {
+    let server = TestServer::start_provisioned().await;
+    let broker = server.broker().await;
+    let handler = Running::start(&server, "a", AggregateRegistry::new()).await;
+    for product in 1..=20 {
+        let position = publish(&broker, product, "register", REGISTER, None).await;
+        decided(&broker, position).await;
+    }
+    handler.stop().await;
+    let handler = Running::start(&server, "b", millstream_model::aggregates()).await;
+    let letters: Vec<String> = (1..=20).map(|letter| letter.to_string()).collect();
+    let retry = ["deadletters", "retry", "--json", "--timeout", "60s"].map(str::to_owned);
+    let retry: Vec<&str> = retry.iter().chain(&letters).map(String::as_str).collect();
+    let one = || millstream(&server, &retry);
+    let (a, b, c, d) = tokio::join!(one(), one(), one(), one());
+    for (code, text, said) in [a, b, c, d] {
+        assert_eq!(code, 0, "{text}{said}");
+    }
+    assert_eq!(broker.state(EVENTS).await.unwrap().last_sequence, 20);
+    handler.stop().await;
+}
+
 /// A second id was put beside one that its sender had written in another case, which was refused for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_is_retried_under_its_own_id_however_that_is_written() {

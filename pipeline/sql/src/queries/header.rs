@@ -14,7 +14,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, civil::Date};
-use millstream_contract::configured_query::{ParameterDescription, problem};
+use millstream_contract::{
+    configured_query::{ParameterDescription, problem},
+    error_text::bounded,
+};
 use serde_json::Value as Json;
 
 use crate::table::{Value, moment};
@@ -77,7 +80,8 @@ impl ParameterKind {
             Self::Integer => Value::Integer(text.parse().ok()?),
             Self::Number => Value::Real(text.parse().ok().filter(|number: &f64| number.is_finite())?),
             Self::Date => Value::Text(text.parse::<Date>().ok()?.to_string()),
-            Self::Time => Value::Text(moment(text)?),
+            // Times before the year 0 have another form, which does not sort.
+            Self::Time => Value::Text(moment(text).filter(|time| !time.starts_with('-'))?),
             Self::Boolean => Value::Boolean(text.parse().ok()?),
         })
     }
@@ -241,7 +245,7 @@ impl Header {
         if let Some(name) = given.keys().find(|name| !known(name)) {
             let names: Vec<&str> = self.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
             let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            return Err(ArgumentError::Unknown { name: name.clone(), known });
+            return Err(ArgumentError::Unknown { name: bounded(name).into_owned(), known });
         }
         self.parameters.iter().map(|parameter| parameter.argument(given.get(&parameter.name))).collect()
     }
@@ -383,6 +387,16 @@ mod tests {
             let error = arguments(given).unwrap_err();
             assert!(error.contains(said), "{error}");
         }
+        let long = arguments(json!({ "most": 1, "x".repeat(60_000): 1 })).unwrap_err();
+        assert!(long.len() < 3_000 && long.contains("60000 bytes"), "{} bytes", long.len());
+    }
+
+    #[test]
+    fn a_time_has_a_form_that_sorts() {
+        let time = |text| ParameterKind::Time.value(text);
+        let first = Value::Text("0000-01-01T00:00:00.000000Z".to_owned());
+        assert_eq!(time("0000-01-01T00:00:00Z"), Some(first));
+        assert_eq!(time("0000-01-01T00:00:00+23:59"), None);
     }
 
     #[test]

@@ -123,6 +123,8 @@ fn begin_or_end(connection: &mut Connection, statement: &str) -> Result<(), AskE
 /// Allows reading and computing, and nothing else.
 fn allowed(context: AuthContext<'_>) -> Authorization {
     match context.action {
+        // Such a table asks a PRAGMA, which is refused when it is read; the statement is refused when it is checked.
+        AuthAction::Read { table_name, .. } if table_name.starts_with("pragma_") => Authorization::Deny,
         AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => Authorization::Allow,
         AuthAction::Function { function_name } if !FORBIDDEN_FUNCTIONS.contains(&function_name) => {
             Authorization::Allow
@@ -330,6 +332,20 @@ mod tests {
         assert!(opened.to_string().contains("damaged_file = \"rebuild\""), "{opened}");
         fs::write(&path, [b'x'; 8192]).unwrap();
         assert!(matches!(asked(&path), Err(AskError::Unavailable(_))));
+    }
+
+    /// It passed the check, and every answer was a refusal.
+    #[test]
+    fn a_table_that_asks_a_pragma_is_refused_when_a_statement_is_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("replica.sqlite");
+        drop(SqliteDatabase::open(&path).unwrap());
+        let reader = SqliteReader::new(&path, Vec::new());
+        for statement in ["SELECT * FROM pragma_database_list", "SELECT count(*) FROM PRAGMA_table_list"] {
+            let statement = StatementText::read(statement, |_| false).unwrap();
+            let refused = reader.check(&statement, &[]).unwrap_err();
+            assert!(matches!(refused, AskError::Refused(_)), "{refused:?}");
+        }
     }
 
     /// No query needs the page that is damaged.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use jiff::SignedDuration;
 use millstream_contract::{
     exit_code::ExitCode,
     outcome::{CommandOutcome, Outcome},
@@ -26,6 +27,10 @@ use crate::{
     output,
     session::{Connected, Session},
 };
+
+/// For how long the server may know a command that somebody else has put back, and takes it no second time: `duplicate_window` of COMMANDS is
+/// two minutes, and a retry may take some time until its last letter.
+const KNOWN_AS_DUPLICATE: SignedDuration = SignedDuration::from_mins(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RetryArguments {
@@ -62,7 +67,9 @@ pub(super) async fn run(
     if commands.is_empty() && left > 0 {
         return Err(CommandFailure::usage("none of these letters can be retried"));
     }
-    let mut follower = OutcomeFollower::begin(&connected.broker, "deadletters").await?;
+    // Somebody else may be retrying the same letters, and be ahead.
+    let mut follower =
+        OutcomeFollower::begin_before(&connected.broker, "deadletters", KNOWN_AS_DUPLICATE).await?;
     let ended = retry(&arguments, commands, connected, &mut follower).await;
     follower.end(&connected.jetstream).await;
     Ok(if left > 0 { ended?.max(DEAD_LETTERED) } else { ended? })

@@ -372,7 +372,10 @@ impl Commands {
                 Problem::unavailable("commands-full", detail).with("command_id", id)
             }
             Some(AppendError::Unclear { .. }) | None => {
-                let detail = "the command is not known to be stored; send it again with the same Idempotency-Key, or ask for its id later";
+                let detail = format!(
+                    "the command {id} is not known to be stored. If it had an Idempotency-Key (over NATS: Millstream-Command-Id), send it again \
+                     with the same; otherwise ask what became of it, because sent again it would be another command"
+                );
                 Problem::unavailable("not-stored", detail).with("command_id", id)
             }
         }

@@ -61,6 +61,13 @@ const COMMAND_HEADERS: [&str; 5] = [
 ];
 /// The headers that become headers of the command.
 const COMMAND_HEADERS_KEPT: [&str; 3] = [header::CORRELATION_ID, header::CAUSATION_ID, header::TRACE_PARENT];
+/// Headers of the same requests over HTTP, and what takes their place.
+const OF_HTTP: [(&str, &str); 4] = [
+    ("Idempotency-Key", header::COMMAND_ID),
+    ("If-Match", header::EXPECTED_VERSION),
+    ("If-None-Match", header::EXPECTED_VERSION),
+    ("Prefer", header::WAIT_MS),
+];
 /// The `Millstream-…` headers that a query may have.
 const QUERY_HEADERS: [&str; 2] = [header::POSITION, header::WAIT_MS];
 
@@ -332,8 +339,13 @@ fn wait(headers: &Headers) -> Result<Option<Duration>, Problem> {
 }
 
 /// # Errors
-/// A [`Problem`] for a `Millstream-…` header that is not in `known`, especially for the actor, which is always the user.
+/// A [`Problem`] for a `Millstream-…` header that is not in `known`, especially for the actor, which is always the user, and for a header of
+/// HTTP that would have no effect here: whoever relied on it might send a command twice.
 fn refuse_foreign(headers: &Headers, known: &[&str]) -> Result<(), Problem> {
+    if let Some((name, own)) = OF_HTTP.iter().find(|(name, _)| headers.find(name).is_some()) {
+        let detail = format!("the header {name} is for HTTP; over NATS it is {own}");
+        return Err(Problem::malformed("header-unknown", detail));
+    }
     if headers.find(header::ACTOR).is_some() {
         let detail = "the subject says who sends; the header Millstream-Actor is not taken from users";
         return Err(Problem::malformed("actor-not-taken", detail));
@@ -386,6 +398,8 @@ mod tests {
         for (name, value, code) in [
             (header::ACTOR, "anna", "actor-not-taken"),
             (header::REPLY, "_INBOX.other.1", "header-unknown"),
+            ("idempotency-key", "once", "header-unknown"),
+            ("Prefer", "wait=5", "header-unknown"),
             (header::EXPECTED_VERSION, "v7", "header-malformed"),
             (header::WAIT_MS, "soon", "header-malformed"),
             (header::EXPECTED_VERSION, "07", "header-malformed"),

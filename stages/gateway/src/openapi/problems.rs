@@ -385,7 +385,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         503,
         "not-stored",
         COMMAND,
-        "It is not known whether the command is stored; send it again with the same Idempotency-Key.",
+        "It is not known whether the command is stored; send it again with the same Idempotency-Key, or, if it had none, ask for its id before you do.",
     ),
     known(
         503,

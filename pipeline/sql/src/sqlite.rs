@@ -14,7 +14,8 @@ use millstream_store::{
 };
 use millstream_values::money::places_other_than_hundredths;
 use rusqlite::{
-    Connection, ErrorCode, Transaction, TransactionBehavior, params, params_from_iter, types::ToSqlOutput,
+    Connection, ErrorCode, Transaction, TransactionBehavior, ffi::SQLITE_IOERR_SHORT_READ, params,
+    params_from_iter, types::ToSqlOutput,
 };
 
 use crate::{
@@ -142,13 +143,21 @@ fn identity(path: &Path) -> std::io::Result<FileIdentity> {
 fn failed(statement: &str) -> impl FnOnce(rusqlite::Error) -> DatabaseError {
     move |source| {
         let statement = statement.to_owned();
-        match source.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                DatabaseError::Damaged { detail: format!("SQLite failed at: {statement}: {source}") }
-            }
-            _ => DatabaseError::Sqlite { statement, source },
+        match is_damage(&source) {
+            true => DatabaseError::Damaged { detail: format!("SQLite failed at: {statement}: {source}") },
+            false => DatabaseError::Sqlite { statement, source },
         }
     }
+}
+
+/// Whether SQLite cannot read its own file. Of a file that was cut short it says, where a row goes on in further pages, that there is less to
+/// read than it expects.
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error();
+    code.is_some_and(|code| {
+        matches!(code.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            || code.extended_code == SQLITE_IOERR_SHORT_READ
+    })
 }
 
 fn begin(connection: &mut Connection) -> Result<Transaction<'_>, DatabaseError> {

@@ -82,6 +82,11 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
     })?;
     let folder =
         std::path::absolute(&arguments.dir).map_err(|error| CommandFailure::file(&arguments.dir, &error))?;
+    let mut settings = arguments.set;
+    if !arguments.no_sql && !settings.iter().any(|setting| setting.sets("sql.damaged_file")) {
+        // Everything in the tables comes from the events, so that nobody has to be asked before they are filled anew.
+        settings.push("sql.damaged_file=rebuild".parse().map_err(CommandFailure::usage)?);
+    }
     let options = DeploymentOptions {
         folder: folder.clone(),
         nats_port: arguments.nats_port,
@@ -89,7 +94,7 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
         servers: NonZeroUsize::MIN,
         sync_interval: arguments.sync,
         replicas: arguments.replicas.into_iter().map(|each| (each.stage, each.count)).collect(),
-        settings: arguments.set,
+        settings,
         sql: !arguments.no_sql,
         stages: None,
     };

@@ -152,4 +152,14 @@ async fn damage_to_the_tables_is_told_and_a_damaged_file_gives_way_to_a_new_one_
     assert!(aside.len() >= 2 && !database.with_added_extension("damaged").exists(), "{aside:?}");
     stage.stop().await;
     system.stop().await;
+
+    damage_table(database, "retail_till");
+    let system = System::start_with_tables(folder.path(), &["--set", &configured_queries()]).await;
+    let asked = ["sql", "--database", database.to_str().unwrap(), "--format", "csv", "--command", TILLS];
+    until("`up` has a new file filled by itself", async || {
+        let rows = system.millstream(&asked).await;
+        rows.stdout.contains("1,2026-01-31,3,750").then_some(())
+    })
+    .await;
+    system.stop().await;
 }

@@ -23,6 +23,7 @@ use crate::{
     database::HOW_TO_FILL_ANEW,
     definition::{Dialect, create_in_place},
     plan::Plan,
+    sqlite::is_damage,
 };
 
 /// How many idle connections are kept.
@@ -160,10 +161,6 @@ fn refused(error: &rusqlite::Error, limits: Option<Limits>) -> AskError {
     }
 }
 
-fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
-}
-
 fn json_of(value: ValueRef<'_>) -> Json {
     match value {
         ValueRef::Null => Json::Null,
@@ -273,7 +270,10 @@ impl Reader for SqliteReader {
         begin_or_end(&mut connection, "BEGIN")?;
         let answer = self.ask_through(&connection, statement, arguments, limits);
         connection.progress_handler(0, None::<fn() -> bool>).map_err(unavailable)?;
-        begin_or_end(&mut connection, "ROLLBACK")?;
+        // After an error of the file, SQLite has ended the transaction itself.
+        if !connection.is_autocommit() {
+            begin_or_end(&mut connection, "ROLLBACK")?;
+        }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < KEPT {
             idle.push(connection);
@@ -350,6 +350,30 @@ mod tests {
             let refused = reader.check(&statement, &[]).unwrap_err();
             assert!(matches!(refused, AskError::Refused(_)), "{refused:?}");
         }
+    }
+
+    /// A stage with `rebuild` took it for a fault of the disk, and ended at each start.
+    #[test]
+    fn a_file_that_was_cut_short_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("replica.sqlite");
+        drop(SqliteDatabase::open(&path).unwrap());
+        let connection = Connection::open(&path).unwrap();
+        // A row that goes on in further pages, which are behind all others.
+        let long = "CREATE TABLE long (text TEXT); INSERT INTO long VALUES (replace(hex(zeroblob(50000)), '0', 'x'))";
+        connection.execute_batch(&format!("{long}; PRAGMA wal_checkpoint(TRUNCATE)")).unwrap();
+        // With its log beside it, SQLite does not compare the size of the file with what its header says.
+        connection.execute_batch("INSERT INTO long VALUES ('')").unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(fs::metadata(&path).unwrap().len() - 40 * 1024).unwrap();
+        let statement = StatementText::read("SELECT length(text || 'y') AS n FROM long", |_| false).unwrap();
+        let reader = SqliteReader::new(&path, Vec::new());
+        let refused = reader.ask(&statement, &[], LIMITS).unwrap_err();
+        assert!(
+            matches!(&refused, AskError::Unavailable(text) if text.contains("is damaged")),
+            "{refused:?}"
+        );
+        assert!(reader.damage().is_some());
     }
 
     /// No query needs the page that is damaged.

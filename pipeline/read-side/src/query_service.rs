@@ -217,13 +217,11 @@ impl QueryService {
         // Before the service ends all its endpoints at once, each view stops saying that it can answer.
         self.endpoints.close();
         self.endpoints.wait().await;
-        let client = self.service.close().await;
+        let closed = self.service.close().await;
         self.requests.close();
         self.requests.wait().await;
-        if let Some(client) = client
-            && let Err(error) = client.flush().await
-        {
-            tracing::debug!(%error, "the connection went before the query service");
+        if let Some(closed) = closed {
+            closed.finish().await;
         }
     }
 

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     NatsBroker, headers_from,
     service::{About, Endpoint, Request, Service, ServiceError},
-    sifted_service::SiftedService,
+    sifted_service::{ClosedService, SiftedService},
     wire::header_map,
 };
 
@@ -46,8 +46,8 @@ pub struct AnsweringError(#[source] async_nats::Error);
 pub struct Answering {
     /// Absent after it has stopped accepting requests.
     service: Option<SiftedService>,
-    /// The connection for the remaining answers, set when it has stopped accepting requests.
-    client: Option<Client>,
+    /// For the remaining answers, set when it has stopped accepting requests.
+    closed: Option<ClosedService>,
     requests: TaskTracker,
 }
 
@@ -72,13 +72,13 @@ impl Answering {
             register(answering.clone(), client, about, endpoints, answer, tasks.clone()).boxed()
         };
         let service = SiftedService::open(broker, stream, register).await.map_err(AnsweringError)?;
-        Ok(Self { service: Some(service), client: None, requests })
+        Ok(Self { service: Some(service), closed: None, requests })
     }
 
     /// Accepts no more requests, so that NATS gives them to the other processes. Requests that were accepted are still answered.
     pub async fn take_no_more(&mut self) {
         if let Some(service) = self.service.take() {
-            self.client = service.close().await;
+            self.closed = service.close().await;
         }
     }
 
@@ -87,10 +87,8 @@ impl Answering {
         self.take_no_more().await;
         self.requests.close();
         self.requests.wait().await;
-        if let Some(client) = self.client
-            && let Err(error) = client.flush().await
-        {
-            tracing::debug!(%error, "the connection went before the last answers");
+        if let Some(closed) = self.closed {
+            closed.finish().await;
         }
     }
 }

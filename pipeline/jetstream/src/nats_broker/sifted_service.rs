@@ -18,6 +18,8 @@ const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long a new service may wait until the server knows it.
 const KNOWN_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long a service that has ended may wait until the server knows that.
+const ENDED_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Registers the service and its endpoints on a connection.
 type Register = Arc<dyn Fn(Client) -> BoxFuture<'static, Result<Service, async_nats::Error>> + Send + Sync>;
@@ -27,6 +29,29 @@ type Register = Arc<dyn Fn(Client) -> BoxFuture<'static, Result<Service, async_n
 pub struct SiftedService {
     closing: CancellationToken,
     keeper: JoinHandle<Client>,
+    question: String,
+}
+
+/// The connection of a service that accepts no more requests, for the answers to those that were accepted.
+#[derive(Debug)]
+pub struct ClosedService {
+    client: Client,
+    question: String,
+}
+
+impl ClosedService {
+    /// Returns when the server has processed all that was sent: the answers, and that nobody listens any more. Whoever asks afterwards is told at
+    /// once that nobody answers, and does not wait in vain.
+    pub async fn finish(self) {
+        if !processes(&self.client, self.question, ENDED_WAIT_MAX).await {
+            tracing::debug!("the connection went before the last answers");
+        }
+    }
+}
+
+/// Asks a question and waits for its answer. The server processes a connection in order, so it has then processed all that was sent before.
+async fn processes(client: &Client, question: String, wait: Duration) -> bool {
+    matches!(tokio::time::timeout(wait, client.request(question, Bytes::new())).await, Ok(Ok(_)))
 }
 
 impl SiftedService {
@@ -44,24 +69,27 @@ impl SiftedService {
         + 'static,
     ) -> Result<Self, async_nats::Error> {
         let closing = CancellationToken::new();
-        let mut keeper = Keeper { broker: broker.clone(), stream, register: Arc::new(register) };
+        let question = broker.api_subject(&format!("STREAM.INFO.{stream}"));
+        let mut keeper =
+            Keeper { broker: broker.clone(), question: question.clone(), register: Arc::new(register) };
         let (line, service) = keeper.register().await?;
         let closed = closing.clone();
         let keeper = tokio::spawn(async move { keeper.keep(line, service, closed).await });
-        Ok(Self { closing, keeper })
+        Ok(Self { closing, keeper, question })
     }
 
     /// Accepts no more requests. Returns the connection on which the accepted ones are answered.
-    pub async fn close(self) -> Option<Client> {
+    pub async fn close(self) -> Option<ClosedService> {
         self.closing.cancel();
         // The task ends only when it is asked to.
-        self.keeper.await.ok()
+        let client = self.keeper.await.ok()?;
+        Some(ClosedService { client, question: self.question })
     }
 }
 
 struct Keeper {
     broker: NatsBroker,
-    stream: &'static str,
+    question: String,
     register: Register,
 }
 
@@ -69,10 +97,7 @@ impl Keeper {
     async fn register(&mut self) -> Result<(Line, Service), async_nats::Error> {
         let line = self.broker.sifted_line().await?;
         let service = (self.register)(line.client().clone()).await?;
-        // The server processes a connection in order, so the answer to any question shows that it knows the subscriptions.
-        let question = self.broker.api_subject(&format!("STREAM.INFO.{}", self.stream));
-        let asked = line.client().request(question, Bytes::new());
-        if !matches!(tokio::time::timeout(KNOWN_WAIT_MAX, asked).await, Ok(Ok(_))) {
+        if !processes(line.client(), self.question.clone(), KNOWN_WAIT_MAX).await {
             tracing::warn!("requests may meet no responders for a moment");
         }
         Ok((line, service))

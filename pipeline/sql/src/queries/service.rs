@@ -164,13 +164,11 @@ impl SqlQueries {
         if let Err(error) = looking.await {
             tracing::error!(%error, "looking at the files of queries failed");
         }
-        let client = service.close().await;
+        let closed = service.close().await;
         shared.requests.close();
         shared.requests.wait().await;
-        if let Some(client) = client
-            && let Err(error) = client.flush().await
-        {
-            tracing::debug!(%error, "the connection went before the queries");
+        if let Some(closed) = closed {
+            closed.finish().await;
         }
         // Connections to a database must not be closed on an async thread.
         let closed = tokio::task::spawn_blocking(move || drop(shared)).await;

@@ -14,7 +14,7 @@ use async_nats::jetstream::{
 };
 
 pub use self::{
-    definitions::{definition, definitions},
+    definitions::{DUPLICATE_WINDOW, definition, definitions},
     difference::Difference,
 };
 use millstream_contract::{

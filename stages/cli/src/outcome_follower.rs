@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use millstream_contract::{
     exit_code::{ExitCode, Failure},
     outcome::{CommandOutcome, OutcomeRecord},
@@ -46,23 +46,6 @@ impl Failure for FollowError {
     }
 }
 
-/// The sequence of the last record that was stored more than this time before the last of all, by the server's clock.
-async fn record_before(broker: &NatsBroker, time: SignedDuration) -> Result<u64, BrokerError> {
-    let state = broker.state(stream_names::OUTCOMES).await?;
-    let (mut older, mut newer) = (state.first_sequence.saturating_sub(1), state.last_sequence);
-    let Some(last) = broker.get(stream_names::OUTCOMES, newer).await? else { return Ok(older) };
-    let since = last.stored_at.saturating_sub(time).unwrap_or(Timestamp::MIN);
-    while older < newer {
-        let middle = older + (newer - older).div_ceil(2);
-        // Records are removed from the oldest on, so one that is gone is older than all that are there.
-        match broker.get(stream_names::OUTCOMES, middle).await? {
-            Some(record) if record.stored_at >= since => newer = middle - 1,
-            _ => older = middle,
-        }
-    }
-    Ok(older)
-}
-
 /// Reads the outcomes that are recorded from now on.
 #[derive(Debug)]
 pub(crate) struct OutcomeFollower {
@@ -88,7 +71,7 @@ impl OutcomeFollower {
     pub(crate) async fn begin_before(
         broker: &NatsBroker,
         purpose: &str,
-        time: SignedDuration,
+        time: Duration,
     ) -> Result<Self, FollowError> {
         Self::begin_after(broker, purpose, record_before(broker, time).await?).await
     }
@@ -126,5 +109,63 @@ impl OutcomeFollower {
         if let Err(error) = deleted {
             tracing::debug!(%error, consumer = self.name, "the consumer is left to the server");
         }
+    }
+}
+
+/// The sequence of the last record that was stored more than this time before the last of all, by the server's clock.
+async fn record_before(broker: &NatsBroker, time: Duration) -> Result<u64, BrokerError> {
+    let state = broker.state(stream_names::OUTCOMES).await?;
+    let (mut older, mut newer) = (state.first_sequence.saturating_sub(1), state.last_sequence);
+    if older == newer {
+        // It holds nothing.
+        return Ok(older);
+    }
+    let Some(last) = broker.get(stream_names::OUTCOMES, newer).await? else { return Ok(older) };
+    let since = last.stored_at.saturating_sub(time).unwrap_or(Timestamp::MIN);
+    while older < newer {
+        let middle = older + (newer - older).div_ceil(2);
+        // Records are removed from the oldest on, so one that is gone is older than all that are there.
+        match broker.get(stream_names::OUTCOMES, middle).await? {
+            Some(record) if record.stored_at >= since => newer = middle - 1,
+            _ => older = middle,
+        }
+    }
+    Ok(older)
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_jetstream::{
+        broker::{Broker as _, NewMessage},
+        testing::test_server::TestServer,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn records_of_some_time_are_found_whatever_is_gone() {
+        let server = TestServer::start_provisioned().await;
+        let broker = server.broker().await;
+        let before = async |time| record_before(&broker, time).await.unwrap();
+        assert_eq!(before(Duration::from_secs(120)).await, 0, "there are none");
+        for body in ["one", "two", "three", "four"] {
+            let record = NewMessage {
+                subject: "out.0of1".to_owned(),
+                expected_last: None,
+                headers: Default::default(),
+                payload: body.into(),
+            };
+            broker.append(stream_names::OUTCOMES, record).await.unwrap();
+        }
+        assert_eq!(before(Duration::from_secs(120)).await, 0, "all are of this time");
+        assert_eq!(before(Duration::ZERO).await, 3, "the last is not before itself");
+        for gone in [1, 2] {
+            broker.remove(stream_names::OUTCOMES, gone).await.unwrap();
+        }
+        assert_eq!(before(Duration::from_secs(120)).await, 2);
+        for gone in [3, 4] {
+            broker.remove(stream_names::OUTCOMES, gone).await.unwrap();
+        }
+        assert_eq!(before(Duration::from_secs(120)).await, 4, "the next is the fifth");
     }
 }

@@ -17,7 +17,7 @@ use millstream_contract::{
 use super::ProvisionOptions;
 
 /// How long JetStream remembers message ids. This only saves work; it is not the guard against repeats.
-const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// The largest message in the bucket of leases, in bytes. The names of owners are short, so this is enough.
 const LEASE_SIZE_MAX: i32 = 1024;
 

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use jiff::SignedDuration;
 use millstream_contract::{
     exit_code::ExitCode,
     outcome::{CommandOutcome, Outcome},
@@ -15,6 +14,7 @@ use millstream_jetstream::{
         put_back::{PutBackError, put_back},
         remove_letter,
     },
+    provision::DUPLICATE_WINDOW,
 };
 use serde_json::{Map, Value, json};
 
@@ -27,10 +27,6 @@ use crate::{
     output,
     session::{Connected, Session},
 };
-
-/// For how long the server may know a command that somebody else has put back, and takes it no second time: `duplicate_window` of COMMANDS is
-/// two minutes, and a retry may take some time until its last letter.
-const KNOWN_AS_DUPLICATE: SignedDuration = SignedDuration::from_mins(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RetryArguments {
@@ -67,9 +63,10 @@ pub(super) async fn run(
     if commands.is_empty() && left > 0 {
         return Err(CommandFailure::usage("none of these letters can be retried"));
     }
-    // Somebody else may be retrying the same letters, and be ahead.
+    // Somebody else may be retrying the same letters, and be ahead: what the server takes for a repeat was published, and so decided, within
+    // this time at the earliest.
     let mut follower =
-        OutcomeFollower::begin_before(&connected.broker, "deadletters", KNOWN_AS_DUPLICATE).await?;
+        OutcomeFollower::begin_before(&connected.broker, "deadletters", DUPLICATE_WINDOW).await?;
     let ended = retry(&arguments, commands, connected, &mut follower).await;
     follower.end(&connected.jetstream).await;
     Ok(if left > 0 { ended?.max(DEAD_LETTERED) } else { ended? })

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What an operator can do about a file of SQLite that is damaged. Everything in it can be filled again.
-pub(crate) const HOW_TO_FILL_ANEW: &str =
+const HOW_TO_FILL_ANEW: &str =
     "a start of the stage with damaged_file = \"rebuild\" sets that file aside and fills a new one";
 
 /// Why a database cannot be used.

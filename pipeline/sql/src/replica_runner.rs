@@ -80,6 +80,14 @@ impl Target {
         }
     }
 
+    /// The file of SQLite, if it is one.
+    fn file(&self) -> Option<PathBuf> {
+        match self {
+            Self::Sqlite(path) => Some(path.clone()),
+            Self::Postgres { .. } => None,
+        }
+    }
+
     /// A reader of the tables. An answer's position is that of `projections`, those of events.
     ///
     /// # Errors
@@ -306,6 +314,7 @@ pub async fn run(
         condition: runtime.readiness.condition(TABLES),
         metrics: runtime.metrics.clone(),
         damaged_file: settings.file.damaged_file,
+        path: target.file(),
     };
     let runtime = StageRuntime { shutdown: shutdown.clone(), ..runtime };
     let (broker, version) = (runtime.broker.clone(), runtime.identity.version);
@@ -315,10 +324,6 @@ pub async fn run(
     let side =
         ReadSide::keep(&settings.file, &settings.contexts, runtime, projections, outcome_projections).await?;
     let (rebuilds, metrics) = (settings.file.damaged_file == DamagedFile::Rebuild, health.metrics.clone());
-    let tables = match &target {
-        Target::Sqlite(path) => Some(path.clone()),
-        Target::Postgres { .. } => None,
-    };
     let open = move || -> Result<Box<dyn Database>, DatabaseError> {
         Ok(match &target {
             Target::Sqlite(path) if rebuilds => {
@@ -344,7 +349,7 @@ pub async fn run(
     };
     let (library, reader, queries) = end_of(tokio::task::spawn_blocking(read)).await;
     let service = SqlQueries::start(&broker, version, library, reader, queries, watched, hurry).await?;
-    let health = tokio::spawn(health.watch(looked_at, tables, shutdown.clone()));
+    let health = tokio::spawn(health.watch(looked_at, shutdown.clone()));
     let kept = side.followed_by(Arc::new(replica)).run().await;
     shutdown.request();
     service.stop().await;

@@ -16,19 +16,16 @@ pub(crate) struct TablesHealth {
     pub(crate) condition: Condition,
     pub(crate) metrics: Metrics,
     pub(crate) damaged_file: DamagedFile,
+    /// The file; none in PostgreSQL, which looks after its own.
+    pub(crate) path: Option<PathBuf>,
 }
 
 impl TablesHealth {
     /// Looks for damage once, and notices what queries meet, until `shutdown`. Damage is marked for the next start. If that sets the file
     /// aside, the shutdown is requested, and the damage returned; otherwise queries that do not meet it are still answered, and the stage is
     /// no longer ready.
-    pub(crate) async fn watch(
-        self,
-        reader: Arc<dyn Reader>,
-        tables: Option<PathBuf>,
-        shutdown: Shutdown,
-    ) -> Option<String> {
-        let Self { condition, metrics, damaged_file } = self;
+    pub(crate) async fn watch(self, reader: Arc<dyn Reader>, shutdown: Shutdown) -> Option<String> {
+        let Self { condition, metrics, damaged_file, path } = self;
         let looking = tokio::task::spawn_blocking({
             let (reader, stop) = (Arc::clone(&reader), shutdown.token().clone());
             move || reader.look_for_damage(&stop)
@@ -39,7 +36,7 @@ impl TablesHealth {
                 && let Some(detail) = reader.damage()
             {
                 metrics.damaged_files(TABLES).inc();
-                if let Some(path) = &tables {
+                if let Some(path) = &path {
                     mark_damaged(path, &detail);
                 }
                 known = Some(DatabaseError::Damaged { detail: detail.clone() }.to_string());

@@ -20,7 +20,7 @@ use super::{
     Answer, Argument, AskError, Limits, Reader, StatementText, exact_sum::use_exact_sum, position_of, size_of,
 };
 use crate::{
-    database::HOW_TO_FILL_ANEW,
+    database::DatabaseError,
     definition::{Dialect, create_in_place},
     plan::Plan,
     sqlite::is_damage,
@@ -181,8 +181,9 @@ impl SqliteReader {
         if !is_damage(error) {
             return refused(error, limits);
         }
-        self.found(error.to_string());
-        AskError::Unavailable(format!("the file of the tables is damaged: {error}; {HOW_TO_FILL_ANEW}"))
+        let detail = error.to_string();
+        self.found(detail.clone());
+        AskError::Unavailable(DatabaseError::Damaged { detail }.to_string())
     }
 
     fn found(&self, damage: String) {
@@ -305,7 +306,7 @@ mod tests {
     use millstream_contract::exit_code::{ExitCode, Failure as _};
 
     use super::*;
-    use crate::{database::DatabaseError, sqlite::SqliteDatabase, testing::damage::damage_table};
+    use crate::{sqlite::SqliteDatabase, testing::damage::damage_table};
 
     const LIMITS: Limits = Limits { time: Duration::from_secs(60), rows: 10, bytes: 1_000 };
 
@@ -391,5 +392,24 @@ mod tests {
         damage_table(&path, "millstream_currency");
         assert_eq!(asked(&path).unwrap().rows.len(), 1);
         assert!(looked().is_some());
+    }
+
+    #[test]
+    fn a_stage_that_ends_does_not_wait_until_a_large_file_is_looked_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("replica.sqlite");
+        drop(SqliteDatabase::open(&path).unwrap());
+        // More pages than SQLite looks at before it asks whether to go on.
+        let rows = "CREATE TABLE long (text TEXT); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) \
+             INSERT INTO long SELECT hex(zeroblob(2000)) FROM n";
+        Connection::open(&path).unwrap().execute_batch(rows).unwrap();
+        let reader = SqliteReader::new(&path, Vec::new());
+        let stop = CancellationToken::new();
+        assert_eq!(reader.checked(&stop).unwrap(), None);
+        stop.cancel();
+        let ended = reader.checked(&stop).unwrap_err();
+        assert_eq!(ended.sqlite_error_code(), Some(ErrorCode::OperationInterrupted));
+        reader.look_for_damage(&stop);
+        assert_eq!(reader.damage(), None);
     }
 }

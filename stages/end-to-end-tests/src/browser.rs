@@ -28,7 +28,8 @@ impl Browser {
     pub fn find() -> Option<Self> {
         let named = std::env::var_os("CHROMIUM").map(PathBuf::from);
         let found = named.or_else(|| PROGRAMS.iter().find_map(|name| on_path(name)));
-        let (Some(chromium), Some(node)) = (found, Node::installed()) else {
+        let found = found.and_then(|chromium| Some((chromium, Node::installed()?)));
+        let Some((chromium, node)) = found else {
             let missing = "the pages are tested with Chromium, which CHROMIUM or PATH leads to, and Node 20 or newer with npm; one of them is missing";
             assert!(std::env::var_os("CI").is_none(), "{missing}");
             announce_skip(missing);

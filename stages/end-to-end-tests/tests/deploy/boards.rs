@@ -6,11 +6,13 @@ use std::{collections::BTreeSet, fs};
 use end_to_end_tests::{binaries::repository, node::Node, program};
 use serde_json::Value;
 
-const BOARDS: [&str; 2] = ["deploy/grafana/pipeline.json", "config/grafana/sales.json"];
+/// The board that the chart brings.
+pub(crate) const PIPELINE: &str = "deploy/grafana/pipeline.json";
+const BOARDS: [&str; 2] = [PIPELINE, "config/grafana/sales.json"];
 /// What Grafana puts in place of a variable.
 const FILLED_IN: [(&str, &str); 2] = [("$__rate_interval", "1m"), ("$namespace", ".*")];
 
-fn board(name: &str) -> Value {
+pub(crate) fn board(name: &str) -> Value {
     serde_json::from_str(&fs::read_to_string(repository().join(name)).unwrap()).unwrap()
 }
 
@@ -20,7 +22,7 @@ fn panels(board: &Value) -> &[Value] {
 
 /// The expressions of the board of the pipeline, as Grafana sends them, and those of the alerts.
 fn expressions() -> Vec<String> {
-    let board = board(BOARDS[0]);
+    let board = board(PIPELINE);
     let targets = panels(&board).iter().filter_map(|panel| panel["targets"].as_array()).flatten();
     let of_board = targets.map(|target| {
         let expression = target["expr"].as_str().unwrap().to_owned();

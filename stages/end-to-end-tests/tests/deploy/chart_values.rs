@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::{
+    boards::{PIPELINE, board},
     chart::{SERVER, containers, list, pod_spec, text},
     helm_chart::{Chart, documents, example},
     stages_with_least_privilege::STAGES,
@@ -308,4 +309,21 @@ fn images_come_from_the_registry_that_is_named() {
             assert!(image.starts_with(expected), "{image}");
         }
     }
+}
+
+#[test]
+fn the_board_that_the_chart_brings_is_the_one_of_the_repository() {
+    let Some(chart) = Chart::find() else { return };
+    let objects = render(
+        &chart,
+        &["grafanaDashboard.enabled=true", r#"grafanaDashboard.annotations={"folder":"Shop"}"#],
+    );
+    let found = find(&objects, "ConfigMap", "-dashboard");
+    let metadata = &found["metadata"];
+    assert_eq!(
+        (&metadata["labels"]["grafana_dashboard"], &metadata["annotations"]["folder"]),
+        (&json!("1"), &json!("Shop"))
+    );
+    let brought: Value = serde_json::from_str(text(&found["data"]["millstream-pipeline.json"])).unwrap();
+    assert_eq!(brought, board(PIPELINE));
 }

@@ -5,9 +5,11 @@
 pub use self::{
     config::{ClusterConfig, NatsServerConfig},
     find::{FindError, NatsServerProgram, SearchPlaces, VERSION_FETCHED, VERSION_MIN, Version},
-    server::{NatsServer, ServerError, free_port, wait_for_jetstream, wait_until_ready},
+    port::{free_port, keep_port},
+    server::{NatsServer, ServerError, wait_for_jetstream, wait_until_ready},
 };
 
 mod config;
 mod find;
+mod port;
 mod server;

@@ -23,7 +23,8 @@ use futures::future::join_all;
 use millstream_contract::exit_code::{ExitCode, Failure};
 use millstream_jetstream::{
     nats_server::{
-        ClusterConfig, NatsServerConfig, NatsServerProgram, SearchPlaces, free_port, wait_for_jetstream,
+        ClusterConfig, NatsServerConfig, NatsServerProgram, SearchPlaces, free_port, keep_port,
+        wait_for_jetstream,
     },
     provision::{ProvisionOptions, StreamFinding, provision},
 };
@@ -183,6 +184,10 @@ impl Deployment {
     /// What could not be started. Call [`Deployment::stop`] in this case, too.
     pub(crate) async fn start(&mut self) -> Result<(), CommandFailure> {
         self.check_store()?;
+        // Ports are chosen below before anything listens. Who keeps one already, such as the process that chose it for us, may do so.
+        for port in [Some(self.options.nats_port), self.options.http_port].into_iter().flatten() {
+            keep_port(port);
+        }
         let servers = self.server_configs()?;
         self.nats_urls = servers.iter().map(NatsServerConfig::url).collect::<Vec<_>>().join(",");
         self.session = self.session.for_server(&self.nats_urls, &self.key.file);

@@ -6,7 +6,6 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 
@@ -22,19 +21,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{config::NatsServerConfig, find::NatsServerProgram};
+use super::{config::NatsServerConfig, find::NatsServerProgram, port::PORT_FIRST};
 
 /// A store that was not closed in order is read again at the start, which takes seconds on a laptop, not minutes.
 const READY_WAIT_MAX: Duration = Duration::from_secs(60);
 /// The time for the server to hand over its leaders and close its files.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// Below the range from which systems choose ports for outgoing connections, so that nobody takes the port by chance between a kill and a
-/// restart.
-const PORT_FIRST: u16 = 14_000;
-const PORT_COUNT: u16 = 16_000;
-/// How many ports are tried.
-const PORT_TRIES: u16 = 200;
 
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -265,22 +258,4 @@ async fn is_greeted(port: u16) -> bool {
     let Ok(connection) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else { return false };
     let mut line = String::new();
     matches!(BufReader::new(connection).read_line(&mut line).await, Ok(1..)) && line.starts_with("INFO ")
-}
-
-/// A free port of the loopback interface, a different one each time. Another process may take it before it is used, so start the server at
-/// once and ask for another port if it fails.
-///
-/// # Errors
-/// [`ServerError::NoPort`].
-pub fn free_port() -> Result<u16, ServerError> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let own_start = u16::try_from(std::process::id().wrapping_mul(37) % u32::from(PORT_COUNT)).unwrap_or(0);
-    for _ in 0..PORT_TRIES {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = PORT_FIRST + own_start.wrapping_add(step) % PORT_COUNT;
-        if std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    Err(ServerError::NoPort)
 }

@@ -185,9 +185,7 @@ impl Deployment {
     pub(crate) async fn start(&mut self) -> Result<(), CommandFailure> {
         self.check_store()?;
         // Ports are chosen below before anything listens. Who keeps one already, such as the process that chose it for us, may do so.
-        for port in [Some(self.options.nats_port), self.options.http_port].into_iter().flatten() {
-            keep_port(port);
-        }
+        let _kept = [Some(self.options.nats_port), self.options.http_port].map(|port| port.map(keep_port));
         let servers = self.server_configs()?;
         self.nats_urls = servers.iter().map(NatsServerConfig::url).collect::<Vec<_>>().join(",");
         self.session = self.session.for_server(&self.nats_urls, &self.key.file);

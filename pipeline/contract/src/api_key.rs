@@ -92,6 +92,7 @@ pub struct Grants {
     histories: Vec<HistoryPattern>,
     sql: Vec<ConfiguredQueryPattern>,
     letters: Vec<LetterPattern>,
+    ad_hoc_sql: bool,
 }
 
 impl Grants {
@@ -134,12 +135,19 @@ impl Grants {
         histories: impl IntoIterator<Item = HistoryPattern>,
         sql: impl IntoIterator<Item = ConfiguredQueryPattern>,
         letters: impl IntoIterator<Item = LetterPattern>,
+        ad_hoc_sql: bool,
     ) {
         self.commands.extend(commands);
         self.queries.extend(queries);
         self.histories.extend(histories);
         self.sql.extend(sql);
         self.letters.extend(letters);
+        self.ad_hoc_sql |= ad_hoc_sql;
+    }
+
+    /// Whether statements may be asked that no file has, which read all tables.
+    pub fn ad_hoc_sql(&self) -> bool {
+        self.ad_hoc_sql
     }
 
     /// Whether an action is granted on dead letters to this aggregate, named by context, aggregate and id.
@@ -207,13 +215,16 @@ pub struct ApiKey {
     /// The dead letters that may be read, retried or dropped with it; none when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub letters: Vec<LetterPattern>,
+    /// Whether statements may be asked with it that no file has. They read all tables.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ad_hoc_sql: bool,
 }
 
 impl ApiKey {
     /// What it grants.
     pub fn into_grants(self) -> Grants {
-        let Self { commands, queries, histories, sql, letters, .. } = self;
-        Grants { commands, queries, histories, sql, letters }
+        let Self { commands, queries, histories, sql, letters, ad_hoc_sql, .. } = self;
+        Grants { commands, queries, histories, sql, letters, ad_hoc_sql }
     }
 }
 
@@ -229,12 +240,19 @@ pub struct NatsUser {
     /// The rows that it may read; none when empty.
     #[serde(default)]
     pub queries: Vec<QueryPattern>,
+    /// The configured queries that it may ask; none when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sql: Vec<ConfiguredQueryPattern>,
+    /// Whether it may ask statements that no file has. They read all tables.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ad_hoc_sql: bool,
 }
 
 impl NatsUser {
     /// What it may do.
     pub fn into_grants(self) -> Grants {
-        Grants { commands: self.commands, queries: self.queries, ..Grants::default() }
+        let Self { commands, queries, sql, ad_hoc_sql, .. } = self;
+        Grants { commands, queries, sql, ad_hoc_sql, ..Grants::default() }
     }
 }
 
@@ -475,6 +493,7 @@ mod tests {
             histories: Vec::new(),
             sql: Vec::new(),
             letters: Vec::new(),
+            ad_hoc_sql: false,
         };
         let check = |keys: Vec<ApiKey>| ApiKeys { keys, ..ApiKeys::default() }.check();
         assert_eq!(check(vec![key("till-2506", "a"), key("till-2506", "b")]), Ok(()));
@@ -489,7 +508,13 @@ mod tests {
 
     #[test]
     fn a_user_is_there_once_beside_keys_of_its_name() {
-        let user = |name: &str| NatsUser { name: name.to_owned(), commands: Vec::new(), queries: Vec::new() };
+        let user = |name: &str| NatsUser {
+            name: name.to_owned(),
+            commands: Vec::new(),
+            queries: Vec::new(),
+            sql: Vec::new(),
+            ad_hoc_sql: false,
+        };
         let check = |users: &[&str]| {
             let users = users.iter().map(|name| user(name)).collect();
             ApiKeys { users, ..ApiKeys::default() }.check()

@@ -36,6 +36,8 @@ pub enum AuditDecision {
     Retried,
     /// A dead letter was removed.
     Dropped,
+    /// A statement was asked that no file has.
+    Asked,
     /// The request was refused, for `code`.
     Denied,
     /// Some records could not be kept; `count` says how many.
@@ -62,7 +64,8 @@ pub struct AuditRecord {
     /// From which address it came; none over NATS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// The subject of a command; the action on a dead letter, its name and its subject; or the method and path of any other request.
+    /// The subject of a command; the action on a dead letter, its name and its subject; `sql.ask` and the hash of a statement; or the method and
+    /// path of any other request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub what: Option<String>,
     /// The command's id.

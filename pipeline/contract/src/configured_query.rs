@@ -1,20 +1,27 @@
 //! Configured queries as their callers see them: what a query is called, what it takes, and which queries somebody may ask with which
 //! arguments. The stage that answers the queries publishes these descriptions.
 //!
+//! Statements that no file has (ad-hoc SQL) have a subject of their own, so that they are granted apart.
+//!
 //! Deliberately absent: SQL, and the check that an argument has the right kind. The stage checks that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::{
     api_key::{PatternError, matches},
     subject::QUERY_PREFIX,
+    unique_fields::UniqueFields,
 };
 
 /// The last token of the subject on which a stage describes its queries. No query can have this name, because names contain no `_`.
 const DESCRIPTIONS: &str = "_queries";
+
+/// The subject on which a statement is asked that no file has. It is outside of `query.…`: who may ask for rows may not ask that. Nobody listens
+/// there where no stage answers such statements.
+pub const STATEMENT_SUBJECT: &str = "sql.ask";
 
 /// Codes of refusals, in the header [`PROBLEM`](super::header::PROBLEM). If a refusal is about a parameter, the header
 /// [`PARAMETER`](super::header::PARAMETER) names it.
@@ -64,11 +71,32 @@ pub struct DescriptionsQuestion {
     pub name: Option<String>,
 }
 
+/// A statement that no file has, with a value for each of its parameters.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatementQuestion {
+    /// One `SELECT`, with tables as `context.view` and parameters as `:name`.
+    pub statement: String,
+    /// The parameters: texts, numbers, booleans or null. Each is there once.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "unique")]
+    pub parameters: BTreeMap<String, Value>,
+    /// The most rows in the answer; a thousand if it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<usize>,
+}
+
+fn unique<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Value>, D::Error> {
+    UniqueFields::deserialize(deserializer).map(|fields| fields.0.into_iter().collect())
+}
+
 /// The descriptions that a stage gives of its queries.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Descriptions {
     /// In the order of their names.
     pub queries: Vec<QueryDescription>,
+    /// How long any query or statement may run, in milliseconds; 0 from a stage that does not tell.
+    #[serde(default)]
+    pub time_ms: u64,
 }
 
 /// The description of a query.

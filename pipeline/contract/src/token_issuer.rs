@@ -83,6 +83,9 @@ pub struct ClaimGrant {
     /// The dead letters, and what may be done with them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub letters: Vec<String>,
+    /// Whether statements may be asked that no file has. They read all tables.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ad_hoc_sql: bool,
     /// The claims that a token must have, each with a value that it must hold (a list must contain it). If empty, the grant is for all
     /// tokens.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -227,6 +230,7 @@ impl TokenIssuer {
                 all(&grant.histories)?.into_iter().filter_map(|text| HistoryPattern::try_from(text).ok()),
                 all(&grant.sql)?.into_iter().filter_map(|text| ConfiguredQueryPattern::try_from(text).ok()),
                 all(&grant.letters)?.into_iter().filter_map(|text| LetterPattern::try_from(text).ok()),
+                grant.ad_hoc_sql,
             );
         }
         Ok(grants)
@@ -379,6 +383,7 @@ mod tests {
             histories: texts(histories),
             sql: Vec::new(),
             letters: Vec::new(),
+            ad_hoc_sql: false,
             when: when.iter().map(|(claim, value)| ((*claim).to_owned(), (*value).to_owned())).collect(),
         }
     }

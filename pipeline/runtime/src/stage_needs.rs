@@ -3,6 +3,7 @@
 
 use millstream_contract::{
     audit::AUDIT_PREFIX,
+    configured_query::STATEMENT_SUBJECT,
     dead_letter::DEAD_LETTER_PREFIX,
     leases::{
         COMMAND_HANDLER_LEASE, PROCESS_MANAGER_LEASE, lease_subject, leases_stream, presence_subject,
@@ -158,14 +159,18 @@ fn reporter(process: &str) -> StageNeeds {
     }
 }
 
-/// It folds like projector and reporter, and answers configured queries.
+/// It folds like projector and reporter, and answers configured queries and other statements.
 fn sql(process: &str) -> StageNeeds {
     StageNeeds {
         streams: owned(&[EVENTS, OUTCOMES]),
         readers: [projections(EVENTS, process), projections(OUTCOMES, &format!("{process}-outcomes"))]
             .concat(),
         gets: owned(&[EVENTS, OUTCOMES]),
-        listens: [vec![format!("{QUERY_PREFIX}.*.*")], discovery("sql").to_vec()].concat(),
+        listens: [
+            vec![format!("{QUERY_PREFIX}.*.*"), STATEMENT_SUBJECT.to_owned()],
+            discovery("sql").to_vec(),
+        ]
+        .concat(),
         ..StageNeeds::default()
     }
 }
@@ -195,7 +200,10 @@ fn process_manager(process: &str) -> StageNeeds {
 /// The outcomes for which it waits, the announcements of changed rows, and requests of users under their own names.
 fn outcomes_changes_and_users() -> Vec<String> {
     let mut subjects = vec![format!("{GATEWAY_REPLY_PREFIX}.*.*"), format!("{CHANGED_PREFIX}.*.*")];
-    subjects.extend([format!("{USER_PREFIX}.*.submit.*.*.*.*"), format!("{USER_PREFIX}.*.query.*.*.*")]);
+    subjects.extend(
+        ["submit.*.*.*.*", "query.*.*.*", "query.*.*", STATEMENT_SUBJECT]
+            .map(|asked| format!("{USER_PREFIX}.*.{asked}")),
+    );
     subjects.extend(discovery(USER_SERVICE));
     subjects
 }
@@ -216,7 +224,7 @@ fn gateway() -> StageNeeds {
         queries: [".*.*.get", ".*.*.list", ".*.*"]
             .map(|rest| format!("{QUERY_PREFIX}{rest}"))
             .into_iter()
-            .chain(owned(&[RETRY_SUBJECT, DROP_SUBJECT]))
+            .chain(owned(&[STATEMENT_SUBJECT, RETRY_SUBJECT, DROP_SUBJECT]))
             .collect(),
         tells: vec![format!("{WATCHED_PREFIX}.*.*")],
         listens: outcomes_changes_and_users(),

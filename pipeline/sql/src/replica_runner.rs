@@ -134,6 +134,12 @@ impl SqlSettings {
         check_contexts(&wanted, keys, projections);
         let target = target(keys, &file);
         let queries = query_settings(keys);
+        if queries.ad_hoc && matches!(&target, Target::Postgres { readers: None, .. }) {
+            keys.problem(
+                "ad_hoc",
+                "needs readers: on the connection that fills the tables, a statement could read more than they hold",
+            );
+        }
         let settings = Self { file, contexts: wanted, target, queries };
         match settings.plan(projections, outcome_projections) {
             Ok(plan) => settings.check_queries(keys, plan),
@@ -240,7 +246,12 @@ fn query_settings(keys: &mut SectionKeys<'_>) -> QuerySettings {
             "configured queries that run at once; more wait for a second, and are then refused",
         )
         .get();
-    QuerySettings { folder, time, at_once }
+    let ad_hoc = keys.flag(
+        "ad_hoc",
+        false,
+        "whether statements are answered that no file has (sql.ask, POST /v1/sql); in PostgreSQL, only as the role of readers",
+    );
+    QuerySettings { folder, time, at_once, ad_hoc }
 }
 
 /// Why the replica ended with an error.

@@ -2,7 +2,8 @@
 //!
 //! Records are collected and written together, so no command waits for its record. But no command is stored without a place for its record, so
 //! nothing is lost while AUDIT accepts none: commands are then refused. Equal refusals are gathered in `refusals`, so that nobody can fill AUDIT
-//! with them. `writer` appends to the chain. Deliberately absent: bodies, keys, tokens, and parameters of addresses.
+//! with them. `writer` appends to the chain. Deliberately absent: bodies, keys, tokens, and parameters of addresses; of a statement there is the
+//! hash.
 
 mod refusals;
 mod writer;
@@ -20,6 +21,7 @@ use axum::http::{Method, StatusCode};
 use jiff::Timestamp;
 use millstream_contract::{
     audit::{AuditDecision, AuditRecord},
+    configured_query::STATEMENT_SUBJECT,
     error_text::bounded,
 };
 use millstream_jetstream::{broker::Broker, id_source::IdSource};
@@ -136,6 +138,23 @@ impl Audit {
                 Err(Problem::unavailable("audit-unavailable", detail))
             }
         }
+    }
+
+    /// Takes a place for the record of a statement that is about to be asked, of which the record has the hash.
+    ///
+    /// # Errors
+    /// As [`Self::place`].
+    pub(crate) fn place_for_statement(
+        &self,
+        principal: &Principal,
+        statement: &str,
+    ) -> Result<CommandRecord, Problem> {
+        let what = format!("{STATEMENT_SUBJECT} {}", blake3::hash(statement.as_bytes()).to_hex());
+        let mut record = self.place(principal, &what)?;
+        if let Some((_, record)) = &mut record.0 {
+            record.decision = AuditDecision::Asked;
+        }
+        Ok(record)
     }
 
     /// Records a command that had been sent before.

@@ -19,8 +19,8 @@ use bytes::Bytes;
 use futures::future::join_all;
 use millstream_contract::{
     configured_query::{
-        ArgumentsRefused, Descriptions, DescriptionsQuestion, QueryDescription, descriptions_subject,
-        problem, query_subject,
+        ArgumentsRefused, Descriptions, DescriptionsQuestion, QueryDescription, STATEMENT_SUBJECT,
+        descriptions_subject, problem, query_subject,
     },
     error_text::bounded,
     header,
@@ -90,7 +90,15 @@ impl Table {
         }
     }
 
-    fn csv(&self) -> Bytes {
+    /// The response, with a header if rows are missing.
+    pub(crate) fn marked(&self, mut response: Response) -> Response {
+        if self.cut {
+            response.headers_mut().insert(CUT, HeaderValue::from_static("true"));
+        }
+        response
+    }
+
+    pub(crate) fn csv(&self) -> Bytes {
         let cells =
             self.rows.iter().map(|row| self.columns.iter().map(|column| self.text(row, column)).collect());
         let (names, cells): (Vec<&str>, Vec<Vec<String>>) =
@@ -173,18 +181,22 @@ pub(crate) async fn get(
     let given = given(&uri)?;
     let freshness = freshness(&headers, &commands, &principal)?;
     let query = commands.description(&context, &name).await?;
-    let arguments =
-        principal.arguments(&query, given).map_err(|refused| not_with_these(&principal, &query, &refused))?;
-    let mut answer = commands.answer(&principal, &query, &arguments, &freshness).await?;
+    let mut answer = commands.query_answer(&principal, &query, given, &freshness).await?;
     let table = Table::read(&answer.body)?;
     if form == Form::Csv {
         answer.body = table.csv();
     }
-    let mut response = media_type::of_form(current(&headers, answer, None), form);
-    if table.cut {
-        response.headers_mut().insert(CUT, HeaderValue::from_static("true"));
-    }
-    Ok(response)
+    Ok(table.marked(media_type::of_form(current(&headers, answer, None), form)))
+}
+
+/// A question for the stage.
+pub(crate) struct Asked {
+    pub(crate) subject: String,
+    pub(crate) body: Bytes,
+    /// For how long the stage may work on it.
+    pub(crate) time: Duration,
+    /// Subject and body of a question that takes no place in the stage, with which a position is waited for.
+    pub(crate) waiting: (String, Bytes),
 }
 
 /// The arguments in an address. Each may occur once.
@@ -228,12 +240,12 @@ impl Commands {
         principal: &Principal,
     ) -> Result<(Vec<Offered>, Vec<String>), Problem> {
         let contexts: BTreeSet<&String> = self.views.known.iter().map(|(context, _)| context).collect();
-        let asked = contexts.iter().map(|context| self.descriptions(context, None));
+        let asked = contexts.iter().map(|context| self.told_of_queries(context, None));
         let (mut offered, mut unanswered, mut problem) = (Vec::new(), Vec::new(), None);
         for (context, told) in contexts.iter().zip(join_all(asked).await) {
             match told {
-                Ok(queries) => {
-                    let own = queries.into_iter().filter(|query| query.context == **context);
+                Ok(told) => {
+                    let own = told.queries.into_iter().filter(|query| query.context == **context);
                     offered.extend(own.filter_map(|query| principal.offers(query)));
                 }
                 Err(told) => {
@@ -260,19 +272,22 @@ impl Commands {
         if !self.views.known.iter().any(|(known, _)| known == context) {
             return Err(unknown());
         }
-        let told = self.descriptions(context, Some(name)).await?;
+        let told = self.told_of_queries(context, Some(name)).await?.queries;
         told.into_iter().find(|query| query.context == context && query.name == name).ok_or_else(unknown)
     }
 
-    async fn descriptions(
+    /// What the stage tells of the queries of a context, or of one of them.
+    ///
+    /// # Errors
+    /// A [`Problem`] when it does not answer.
+    pub(crate) async fn told_of_queries(
         &self,
         context: &str,
         name: Option<&str>,
-    ) -> Result<Vec<QueryDescription>, Problem> {
+    ) -> Result<Descriptions, Problem> {
         let (subject, body) = (descriptions_subject(context), question(name));
         let answer = self.broker.ask(&subject, &Headers::new(), body, ANSWER_WAIT).await.map_err(refusal)?;
-        let told: Result<Descriptions, _> = serde_json::from_slice(&answer.payload);
-        told.map(|told| told.queries).map_err(|error| {
+        serde_json::from_slice(&answer.payload).map_err(|error| {
             Problem::unavailable(
                 "queries-unavailable",
                 format!("what the stage sql tells is not understood: {error}"),
@@ -280,20 +295,44 @@ impl Commands {
         })
     }
 
-    /// Runs a query once the wanted position is reached.
-    async fn answer(
+    /// The answer of a query with the arguments that somebody gives, as far as they are granted.
+    ///
+    /// # Errors
+    /// A [`Problem`] when they are not granted, or there is no answer.
+    pub(crate) async fn query_answer(
         &self,
         principal: &Principal,
         query: &QueryDescription,
-        arguments: &BTreeMap<String, String>,
+        given: BTreeMap<String, String>,
+        freshness: &Freshness,
+    ) -> Result<ViewAnswer, Problem> {
+        let arguments = principal.arguments(query, given);
+        let arguments = arguments.map_err(|refused| not_with_these(principal, query, &refused))?;
+        let asked = Asked {
+            subject: query_subject(&query.context, &query.name),
+            body: Bytes::from(json!(arguments).to_string()),
+            time: Duration::from_millis(query.time_ms),
+            waiting: (descriptions_subject(&query.context), question(Some(&query.name))),
+        };
+        self.answer(principal, &asked, freshness).await
+    }
+
+    /// Asks the stage once the wanted position is reached.
+    ///
+    /// # Errors
+    /// A [`Problem`] when there is no answer.
+    pub(crate) async fn answer(
+        &self,
+        principal: &Principal,
+        asked: &Asked,
         freshness: &Freshness,
     ) -> Result<ViewAnswer, Problem> {
         let deadline = Instant::now() + freshness.wait;
-        let tells = descriptions_subject(&query.context);
+        let (tells, question) = &asked.waiting;
         // A waiting request holds no place among the running ones.
-        let position = self.views.reached_by(&tells, question(Some(&query.name)), freshness).await?;
+        let position = self.views.reached_by(tells, question.clone(), freshness).await?;
         loop {
-            match self.run(principal, query, arguments, position.as_deref()).await {
+            match self.run(principal, asked, position.as_deref()).await {
                 // Another process of the stage has answered, or the tables are being filled again.
                 Err(error) if is_not_reached(&error) && Instant::now() + PAUSE < deadline => {
                     tokio::time::sleep(PAUSE).await;
@@ -308,8 +347,7 @@ impl Commands {
     async fn run(
         &self,
         principal: &Principal,
-        query: &QueryDescription,
-        arguments: &BTreeMap<String, String>,
+        asked: &Asked,
         position: Option<&str>,
     ) -> Result<Result<ViewAnswer, Problem>, AskError> {
         let place = match self.places_for_queries.take(principal.name()) {
@@ -321,9 +359,8 @@ impl Commands {
             headers.push(header::POSITION, position);
             headers.push(header::WAIT_MS, "0");
         }
-        let wait = Duration::from_millis(query.time_ms).min(QUERY_TIME_MAX) + ANSWER_WAIT;
-        let (broker, subject) = (self.broker.clone(), query_subject(&query.context, &query.name));
-        let body = Bytes::from(json!(arguments).to_string());
+        let wait = asked.time.min(QUERY_TIME_MAX) + ANSWER_WAIT;
+        let (broker, subject, body) = (self.broker.clone(), asked.subject.clone(), asked.body.clone());
         let asked = tokio::spawn(async move {
             let answer = broker.ask(&subject, &headers, body, wait).await;
             drop(place);
@@ -349,7 +386,8 @@ impl Principal {
     }
 }
 
-fn question(name: Option<&str>) -> Bytes {
+/// The question for the descriptions of all queries of a context, or of one.
+pub(crate) fn question(name: Option<&str>) -> Bytes {
     json!(DescriptionsQuestion { name: name.map(str::to_owned) }).to_string().into()
 }
 
@@ -360,6 +398,10 @@ fn is_not_reached(error: &AskError) -> bool {
 /// The stage's refusal of a query, in the terms of HTTP.
 fn refusal(error: AskError) -> Problem {
     let AskError::Refused { code, text, headers, .. } = error else {
+        if matches!(&error, AskError::NoResponders { subject } if subject == STATEMENT_SUBJECT) {
+            let detail = "the stage sql answers configured queries alone; `sql.ad_hoc = true` lets it answer statements";
+            return Problem::new(StatusCode::FORBIDDEN, "statements-off", detail);
+        }
         let detail = format!("{error}: the stage sql does not run, or has just begun to");
         return Problem::unavailable("queries-unavailable", detail);
     };
@@ -451,5 +493,7 @@ mod tests {
         }
         let nobody = refusal(AskError::NoResponders { subject: "query.retail._queries".to_owned() });
         assert!(nobody.is(503, "queries-unavailable"));
+        let off = refusal(AskError::NoResponders { subject: STATEMENT_SUBJECT.to_owned() });
+        assert!(off.is(403, "statements-off"));
     }
 }

@@ -164,6 +164,11 @@ impl Principal {
         self.grants.as_ref().is_none_or(|grants| grants.any_configured_query())
     }
 
+    /// Whether it may ask statements that no file has.
+    pub(crate) fn may_ask_statements(&self) -> bool {
+        self.grants.as_ref().is_none_or(|grants| grants.ad_hoc_sql())
+    }
+
     /// Whether its key grants a configured query with some arguments.
     pub(crate) fn may_ask_query(&self, context: &str, name: &str) -> bool {
         self.grants.as_ref().is_none_or(|grants| grants.configured_query(context, name))

@@ -11,6 +11,7 @@
 //!
 //! Deliberately absent: decisions and rows.
 
+mod ad_hoc_sql;
 mod answers;
 mod api_documents;
 mod audit;
@@ -353,6 +354,7 @@ fn router<A: Application>(commands: Arc<Commands>, documents: Arc<Documents>, gu
         .route("/v1/commands/{command_id}", get(commands::get))
         .route("/v1/reports/{report}", get(reports::list))
         .route("/v1/reports/{report}/{*key}", get(reports::get))
+        .route("/v1/sql", post(ad_hoc_sql::post))
         .route("/v1/queries", get(configured_queries::list))
         .route("/v1/queries/{context}/{name}", get(configured_queries::get))
         .route("/v1/deadletters", get(dead_letters::list))

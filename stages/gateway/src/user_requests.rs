@@ -1,5 +1,6 @@
-//! Users of NATS: `as.<user>.submit.<context>.<aggregate>.<id>.<command>` and `as.<user>.query.<context>.<view>.get` or `.list`, answered like
-//! `submit.…` and `query.…`, for the commands and rows that the file of keys grants to the user.
+//! Users of NATS: `as.<user>.submit.<context>.<aggregate>.<id>.<command>`, `as.<user>.query.<context>.<view>.get` or `.list`,
+//! `as.<user>.query.<context>.<query>` and `as.<user>.sql.ask`, answered like `submit.…`, `query.…` and `sql.ask`, as far as the file of keys grants
+//! that to the user.
 //!
 //! The subject proves who asks, because the server lets each user publish only under its own name (docs/guides/users.md). The user becomes the
 //! actor of its commands, whose ids begin with its name, so that no two users share an id. Deliberately absent: checking passwords, and everything about HTTP.
@@ -14,7 +15,8 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::join_all, stream};
 use millstream_contract::{
-    error_text::one_line,
+    configured_query::{QueryDescription, STATEMENT_SUBJECT},
+    error_text::{bounded, one_line},
     header,
     header_check::{check_headers, check_kept},
     outcome::OutcomeReply,
@@ -39,7 +41,7 @@ use crate::{
     key_ring::Principal,
     problem::Problem,
     queries::not_granted,
-    views::Operation,
+    views::{Freshness, Operation, ViewAnswer},
     whole_number::whole_number,
 };
 
@@ -152,12 +154,18 @@ impl UserRequests {
         let endpoints = vec![
             ("submit", format!("{USER_PREFIX}.{user}.submit.*.*.*.*")),
             ("query", format!("{USER_PREFIX}.{user}.query.*.*.*")),
+            ("configured-query", format!("{USER_PREFIX}.{user}.query.*.*")),
+            ("statement", format!("{USER_PREFIX}.{user}.{STATEMENT_SUBJECT}")),
         ];
         let (commands, guard) = (Arc::clone(&self.commands), Arc::clone(&self.guard));
         let who = Asker { name: Some(Arc::from(user)), address: None };
         let answer = move |asked: Asked| {
             // Any other part of the subject may be of any number.
-            let kind = if asked.subject.split('.').nth(2) == Some("query") { "query" } else { "submit" };
+            let kind = match asked.subject.split('.').nth(2) {
+                Some("query") => "query",
+                Some("sql") => "sql",
+                _ => "submit",
+            };
             let (commands, guard, who) = (Arc::clone(&commands), Arc::clone(&guard), who.clone());
             async move {
                 let what = asked.subject.clone();
@@ -189,8 +197,40 @@ impl Commands {
             ("query", [context, view, operation]) => {
                 self.query(&principal, [context, view], operation, &headers, &body).await
             }
+            ("query", [context, name]) => {
+                self.configured_query(&principal, [context, name], &headers, &body).await
+            }
+            ("sql", ["ask"]) => {
+                let freshness = self.wanted(&principal, &headers)?;
+                self.ask_statement(&principal, body, &freshness).await.map(answered)
+            }
             _ => Err(no_request()),
         }
+    }
+
+    async fn configured_query(
+        &self,
+        principal: &Principal,
+        [context, name]: [&str; 2],
+        headers: &Headers,
+        body: &[u8],
+    ) -> Result<(Bytes, Headers), Problem> {
+        if !principal.may_ask_query(context, name) {
+            return Err(not_granted(principal, &format!("{context}.{name}"), "the query"));
+        }
+        let freshness = self.wanted(principal, headers)?;
+        let given = question(body)?;
+        let query = self.description(context, name).await?;
+        let given = arguments(&query, &given)?;
+        self.query_answer(principal, &query, given, &freshness).await.map(answered)
+    }
+
+    /// What an answer must contain, according to the headers of a question.
+    fn wanted(&self, principal: &Principal, headers: &Headers) -> Result<Freshness, Problem> {
+        refuse_foreign(headers, &QUERY_HEADERS)?;
+        let wait = wait(headers)?.unwrap_or(POSITION_WAIT_DEFAULT);
+        let position = headers.find(header::POSITION).filter(|position| !position.is_empty());
+        self.freshness(principal, position, wait)
     }
 
     async fn submit(
@@ -241,20 +281,42 @@ impl Commands {
         if !is_granted {
             return Err(not_granted(principal, &format!("{context}.{view}"), &what));
         }
-        let wait = wait(headers)?.unwrap_or(POSITION_WAIT_DEFAULT);
-        let position = headers.find(header::POSITION).filter(|position| !position.is_empty());
-        let freshness = self.freshness(principal, position, wait)?;
-        let answer = self.views.ask([context, view], operation, &question, &freshness).await?;
-        let mut headers = Headers::new();
-        if let Some(position) = answer.position {
-            headers.push(header::POSITION, position);
-        }
-        Ok((answer.body, headers))
+        let freshness = self.wanted(principal, headers)?;
+        self.views.ask([context, view], operation, &question, &freshness).await.map(answered)
     }
 }
 
+fn answered(answer: ViewAnswer) -> (Bytes, Headers) {
+    let position = answer.position.map(|position| (header::POSITION, position));
+    (answer.body, position.into_iter().collect())
+}
+
+/// The arguments of a configured query as texts, which the stage understands.
+fn arguments(query: &QueryDescription, given: &Value) -> Result<BTreeMap<String, String>, Problem> {
+    let Value::Object(fields) = given else { return Err(malformed("the body is a record of arguments")) };
+    let mut arguments = BTreeMap::new();
+    for (name, value) in fields {
+        let parameter = query.parameters.iter().find(|parameter| parameter.name == *name);
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(_) | Value::Bool(_) => value.to_string(),
+            // It means the same as to leave the parameter out, where that means null.
+            Value::Null if parameter.is_some_and(|each| !each.required && each.default.is_null()) => continue,
+            // The stage says of a parameter that does not exist that it does not.
+            _ if parameter.is_none() => String::new(),
+            Value::Null | Value::Array(_) | Value::Object(_) => {
+                let detail = format!("{name}: {value} is no text, number or boolean");
+                return Err(Problem::malformed("parameter-malformed", bounded(&detail).into_owned()));
+            }
+        };
+        arguments.insert(name.clone(), text);
+    }
+    Ok(arguments)
+}
+
 fn no_request() -> Problem {
-    let detail = "ask as.<user>.submit.<context>.<aggregate>.<id>.<command>, or as.<user>.query.<context>.<view>.get or .list";
+    let detail = "ask as.<user>.submit.<context>.<aggregate>.<id>.<command>, as.<user>.query.<context>.<view>.get or .list, \
+         as.<user>.query.<context>.<query>, or as.<user>.sql.ask";
     Problem::malformed("subject-malformed", detail)
 }
 

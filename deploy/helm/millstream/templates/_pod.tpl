@@ -231,6 +231,32 @@ volumeMounts:
   value: /etc/millstream-id/secret
 {{- end }}
 {{- end }}
+{{- with .stage.queries }}
+- name: MILLSTREAM_SQL__QUERIES
+  value: /etc/millstream-queries
+{{- end }}
+{{- if .stage.adHoc }}
+- name: MILLSTREAM_SQL__AD_HOC
+  value: "true"
+{{- end }}
+{{- with .stage.postgres }}
+{{- if .database }}
+- name: MILLSTREAM_SQL__DATABASE
+  value: {{ .database | quote }}
+{{- if .secretName }}
+- name: MILLSTREAM_SQL__PASSWORD_FILE
+  value: /etc/millstream-postgres/{{ .passwordEntry }}
+{{- end }}
+{{- if .readers }}
+- name: MILLSTREAM_SQL__READERS
+  value: {{ .readers | quote }}
+{{- if .secretName }}
+- name: MILLSTREAM_SQL__READERS_PASSWORD_FILE
+  value: /etc/millstream-postgres/{{ .readersPasswordEntry }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if ne .storage "none" }}
 - name: MILLSTREAM_{{ .section | upper }}__DATA_DIRECTORY
   value: /data
@@ -263,6 +289,18 @@ volumeMounts:
 {{- if .stage.http.idSecret }}
 - name: id
   mountPath: /etc/millstream-id
+  readOnly: true
+{{- end }}
+{{- end }}
+{{- range $context, $map := .stage.queries }}
+- name: queries-{{ $context }}
+  mountPath: /etc/millstream-queries/{{ $context }}
+  readOnly: true
+{{- end }}
+{{- with .stage.postgres }}
+{{- if .secretName }}
+- name: postgres
+  mountPath: /etc/millstream-postgres
   readOnly: true
 {{- end }}
 {{- end }}
@@ -314,6 +352,18 @@ volumeMounts:
     secretName: {{ .idSecret }}
     items:
       - { key: {{ .idEntry }}, path: secret }
+{{- end }}
+{{- end }}
+{{- range $context, $map := .stage.queries }}
+- name: queries-{{ $context }}
+  configMap:
+    name: {{ $map }}
+{{- end }}
+{{- with .stage.postgres }}
+{{- if .secretName }}
+- name: postgres
+  secret:
+    secretName: {{ .secretName }}
 {{- end }}
 {{- end }}
 {{- if eq .storage "memory" }}

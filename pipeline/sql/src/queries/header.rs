@@ -23,9 +23,9 @@ use serde_json::Value as Json;
 use crate::table::{Value, moment};
 
 /// The most rows in an answer, unless the file says otherwise.
-const ROWS_DEFAULT: usize = 1_000;
+pub(super) const ROWS_DEFAULT: usize = 1_000;
 /// The largest number of rows that a file can ask for.
-const ROWS_MAX: usize = 100_000;
+pub(super) const ROWS_MAX: usize = 100_000;
 /// The longest time for which answers may be kept.
 const CACHE_MAX: Duration = Duration::from_secs(24 * 3600);
 

@@ -2,7 +2,7 @@
 //! is reported once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,8 +16,6 @@ use super::{
     header::{Header, HeaderError, Parameter},
     text::{StatementText, TextError},
 };
-use crate::table::sql_name;
-
 /// The suffix of the files.
 const ENDING: &str = "sql";
 /// The largest file.
@@ -103,9 +101,7 @@ impl Query {
             return Err(QueryFileError::TooLarge);
         }
         let header = Header::read(text)?;
-        let statement = StatementText::read(text, |word| {
-            word == crate::definition::SYSTEM || contexts.iter().any(|each| sql_name(each) == word)
-        })?;
+        let statement = StatementText::of_contexts(text, contexts)?;
         let declared = |name: &str| header.parameters.iter().any(|parameter| parameter.name == name);
         let used = statement.parameters();
         if let Some(name) = used.iter().find(|name| !declared(name)) {
@@ -133,16 +129,9 @@ impl Query {
         }
     }
 
-    /// What is wrong with its columns: two have one name, so that an answer would have only one of them, or its header names one that does not
-    /// exist.
+    /// What is wrong with its columns: two have one name, or its header names one that does not exist.
     pub(super) fn check_columns(&self, columns: &[String]) -> Result<(), String> {
-        let twice = columns
-            .iter()
-            .enumerate()
-            .find(|(index, name)| columns.iter().take(*index).any(|other| other == *name));
-        if let Some((_, name)) = twice {
-            return Err(format!("two columns are called {name}; give one another name with AS"));
-        }
+        check_names(columns)?;
         let all = self.header.money.iter().flat_map(|(amount, currency)| [amount, currency]);
         match all.into_iter().find(|name| !columns.contains(name)) {
             Some(missing) => {
@@ -151,6 +140,16 @@ impl Query {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// # Errors
+/// Words, if two columns have one name. An answer would have only one of them.
+pub(super) fn check_names(columns: &[String]) -> Result<(), String> {
+    let mut known = HashSet::new();
+    match columns.iter().find(|name| !known.insert(*name)) {
+        Some(name) => Err(format!("two columns are called {name}; give one another name with AS")),
+        None => Ok(()),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Answers `query.<context>.<name>`, with one endpoint of a micro service for each configured query, and describes the queries of each context.
+//! Answers `query.<context>.<name>`, with one endpoint of a micro service for each configured query, describes the queries of each context, and
+//! answers `sql.ask`, where that is wanted.
 //!
 //! The body of a request is a JSON object of arguments. The answer carries the stream position up to which the tables show EVENTS. A request
 //! with a position waits, for a limited time, until the tables show it. Files are checked every few seconds: a new query is then answered, a
@@ -7,6 +8,7 @@
 mod descriptions;
 mod position_wait;
 mod running_places;
+mod statements;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,7 +21,7 @@ use async_nats::{Client, HeaderMap, Message};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use millstream_contract::{
-    configured_query::{descriptions_subject, problem, query_subject},
+    configured_query::{STATEMENT_SUBJECT, descriptions_subject, problem, query_subject},
     header,
     position::StreamPosition,
     stream_names::EVENTS,
@@ -48,6 +50,7 @@ use self::{
     descriptions::tell_of_queries,
     position_wait::{WAITING_CLIENT_MAX, WAITING_MAX},
     running_places::RunningPlaces,
+    statements::answer_statements,
 };
 use super::{
     answer_cache::{AnswerCache, Shown, has_reached},
@@ -75,6 +78,8 @@ pub struct QuerySettings {
     pub time: Duration,
     /// How many queries run at once.
     pub at_once: usize,
+    /// Whether statements are answered that no file has.
+    pub ad_hoc: bool,
 }
 
 /// What all requests share.
@@ -193,6 +198,11 @@ async fn register(
         let about = [("title", "The queries of the context")];
         let endpoint = on_line.endpoints.add(&name, &subject, &about).await?;
         shared.requests.spawn(tell_of_queries(Arc::clone(&shared), endpoint, context.clone()));
+    }
+    if shared.settings.ad_hoc {
+        let about = [("title", "Statements that no file has")];
+        let endpoint = on_line.endpoints.add("ad_hoc_sql", STATEMENT_SUBJECT, &about).await?;
+        shared.requests.spawn(answer_statements(Arc::clone(&shared), endpoint));
     }
     *shared.line() = Some(on_line);
     Ok(service)
@@ -324,6 +334,10 @@ impl Shared {
 
     async fn respond(&self, name: &Name, request: Request) {
         let answered = self.answer(name, &request.message).await;
+        self.send_shown(&request, answered).await;
+    }
+
+    async fn send_shown(&self, request: &Request, answered: Result<Shown, Refusal>) {
         let answered = answered.map(|(body, position)| {
             let mut headers = HeaderMap::new();
             if let Some((generation, sequence)) = position {
@@ -332,7 +346,7 @@ impl Shared {
             }
             (body, headers)
         });
-        self.send(&request, answered).await;
+        self.send(request, answered).await;
     }
 
     async fn send(&self, request: &Request, answered: Result<(Bytes, HeaderMap), Refusal>) {
@@ -361,11 +375,13 @@ impl Shared {
         if let Some(kept) = self.answers().get(&key, position.as_ref(), Instant::now()) {
             return Ok(kept);
         }
-        let shown = self.ask(client(message), &query, arguments).await?;
-        if let Some(position) = position.filter(|position| !has_reached(shown.1.as_ref(), position)) {
-            let status = format!("the tables do not show {position} any more; they are filled anew");
-            return Err(Refusal::new(504, problem::NOT_REACHED, status));
-        }
+        let asked = Arc::clone(&query);
+        let answer = self.ask(client(message), query.header.rows, move |reader, limits| {
+            reader.ask(&asked.statement, &arguments, limits)
+        });
+        let answer = answer.await?;
+        let at = answer.position.clone();
+        let shown = self.shown(body_of(&query, answer), at, position.as_ref())?;
         let cache = query.header.cache;
         if !cache.is_zero() {
             let mut kept = self.answers();
@@ -377,31 +393,44 @@ impl Shared {
         Ok(shown)
     }
 
-    /// Asks the database.
+    /// Asks the database once there is a place for it, for at most so many rows.
     async fn ask(
         &self,
         client: &str,
-        query: &Arc<Query>,
-        arguments: Vec<Argument>,
-    ) -> Result<Shown, Refusal> {
+        rows: usize,
+        ask: impl FnOnce(&dyn Reader, Limits) -> Result<Answer, AskError> + Send + 'static,
+    ) -> Result<Answer, Refusal> {
         let busy = |status: String| Refusal::new(429, problem::BUSY, status);
         let _running = self.running.take(client).await.map_err(busy)?;
-        let limits = Limits {
-            time: self.settings.time,
-            rows: query.header.rows,
-            bytes: self.broker.message_bytes_max().saturating_sub(AROUND_BYTES),
-        };
-        let (reader, asked) = (Arc::clone(&self.reader), Arc::clone(query));
-        let answer =
-            tokio::task::spawn_blocking(move || reader.ask(&asked.statement, &arguments, limits)).await;
-        let answer =
-            answer.map_err(|error| Refusal::new(500, problem::QUERY_REFUSED, error.to_string()))??;
-        let position = answer.position.clone();
-        let body = Bytes::from(body_of(query, answer));
+        let limits = Limits { time: self.settings.time, rows, bytes: self.answer_bytes_max() };
+        let reader = Arc::clone(&self.reader);
+        let answer = tokio::task::spawn_blocking(move || ask(reader.as_ref(), limits)).await;
+        Ok(answer.map_err(|error| Refusal::new(500, problem::QUERY_REFUSED, error.to_string()))??)
+    }
+
+    /// How many bytes the rows of an answer may have.
+    fn answer_bytes_max(&self) -> usize {
+        self.broker.message_bytes_max().saturating_sub(AROUND_BYTES)
+    }
+
+    /// An answer that shows everything up to `at`.
+    ///
+    /// # Errors
+    /// If it is too large, or if it does not show `wanted`.
+    fn shown(
+        &self,
+        body: Vec<u8>,
+        at: Option<(String, u64)>,
+        wanted: Option<&StreamPosition>,
+    ) -> Result<Shown, Refusal> {
         if body.len() > self.broker.message_bytes_max().saturating_sub(AROUND_BYTES / 2) {
-            return Err(Refusal::from(AskError::TooLarge(limits.bytes)));
+            return Err(Refusal::from(AskError::TooLarge(self.answer_bytes_max())));
         }
-        Ok((body, position))
+        if let Some(position) = wanted.filter(|position| !has_reached(at.as_ref(), position)) {
+            let status = format!("the tables do not show {position} any more; they are filled anew");
+            return Err(Refusal::new(504, problem::NOT_REACHED, status));
+        }
+        Ok((Bytes::from(body), at))
     }
 }
 

@@ -3,7 +3,10 @@
 //!
 //! Deliberately absent: a check that the statement is right. The database does that.
 
-use crate::definition::Dialect;
+use crate::{
+    definition::{Dialect, SYSTEM},
+    table::sql_name,
+};
 
 /// A piece of a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +56,14 @@ struct Reading<'t> {
 }
 
 impl StatementText {
+    /// Parses a text whose tables are those of some contexts, and of the stage itself.
+    ///
+    /// # Errors
+    /// [`TextError`].
+    pub fn of_contexts(text: &str, contexts: &[String]) -> Result<Self, TextError> {
+        Self::read(text, |word| word == SYSTEM || contexts.iter().any(|each| sql_name(each) == word))
+    }
+
     /// Parses a text. A name for which `is_context` is true may stand before a table.
     ///
     /// # Errors

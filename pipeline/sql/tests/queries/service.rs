@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::{Client, HeaderMap, client::RequestErrorKind};
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use millstream_contract::{header, stream_names::EVENTS};
+use millstream_contract::{configured_query::STATEMENT_SUBJECT, header, stream_names::EVENTS};
 use millstream_jetstream::testing::test_server::TestServer;
 use millstream_read_side::projection_runner::{Hurry, ProjectionStatus};
 use millstream_sql::queries::{
@@ -80,7 +80,8 @@ impl Running {
         let mut library = Library::new(folder.path(), CONTEXTS.map(str::to_owned).to_vec());
         assert_eq!(library.read(|_| Ok(())).unwrap(), [], "the service shows them to the database");
         let (status, watched) = watch::channel(at(7));
-        let settings = QuerySettings { folder: folder.path().to_owned(), time: QUERY_TIME, at_once: 1 };
+        let settings =
+            QuerySettings { folder: folder.path().to_owned(), time: QUERY_TIME, at_once: 1, ad_hoc: true };
         let (broker, hurry) = (server.broker().await, Hurry::default());
         let queries =
             SqlQueries::start(&broker, "0.1.0", library, reader, settings, vec![watched], hurry.clone())
@@ -123,16 +124,19 @@ impl Running {
 
 /// Asks a query through a connection. None where nobody listens.
 async fn send(client: &Client, name: &str, body: String, headers: &[(&str, &str)]) -> Option<Reply> {
+    send_to(client, format!("query.retail.{name}"), body, headers).await
+}
+
+async fn send_to(client: &Client, subject: String, body: String, headers: &[(&str, &str)]) -> Option<Reply> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         map.insert(*name, *value);
     }
-    let subject = format!("query.retail.{name}");
     let request = async_nats::Request::new().payload(body.into()).headers(map).timeout(Some(PATIENCE));
-    let answer = match client.send_request(subject, request).await {
+    let answer = match client.send_request(subject.clone(), request).await {
         Ok(answer) => answer,
         Err(error) if error.kind() == RequestErrorKind::NoResponders => return None,
-        Err(error) => panic!("{name}: {error}"),
+        Err(error) => panic!("{subject}: {error}"),
     };
     let headers = answer.headers.unwrap_or_default();
     let text = |name: &str| headers.get(name).map(|value| value.to_string());
@@ -182,6 +186,69 @@ async fn answers_and_refusals(running: &Running) {
     assert_eq!(harm.json()["rows"], json!([]));
     assert_eq!(running.asked("large", json!({})).await.problem(), (413, "answer-too-large"));
     assert!(running.ask("nothing", &json!({}), &[]).await.is_none());
+}
+
+async fn statements_are_answered(running: &Running) {
+    let with = async |body: Value, headers: &[(&str, &str)]| {
+        let answer = send_to(&running.client, STATEMENT_SUBJECT.to_owned(), body.to_string(), headers).await;
+        answer.expect("somebody listens")
+    };
+    let ask = async |body: Value| with(body, &[]).await;
+    let counted = "SELECT s.store, COUNT(*) AS sales FROM retail.sale AS s WHERE s.store <> :other GROUP BY s.store ORDER BY s.store";
+    let answer = ask(json!({ "statement": counted, "parameters": { "other": "none" } })).await;
+    assert_eq!(answer.header(header::POSITION), Some("EVENTS:g:7"), "{answer:?}");
+    let rows = json!([{ "store": "2506", "sales": 2 }, { "store": "7", "sales": 1 }]);
+    assert_eq!(answer.json(), json!({ "columns": ["store", "sales"], "rows": rows, "cut": false }));
+    let cut = ask(json!({ "statement": counted, "parameters": { "other": "7" }, "rows": 1 })).await.json();
+    assert_eq!(cut["cut"], false, "there is one row: {cut}");
+    let cut = ask(json!({ "statement": counted, "parameters": { "other": "" }, "rows": 1 })).await.json();
+    assert_eq!((cut["rows"].as_array().map(Vec::len), &cut["cut"]), (Some(1), &json!(true)), "{cut}");
+    let typed = ask(json!({
+        "statement": "SELECT :a + 1 AS a, :b + 1 AS b, :c AS c, :d AS d", "parameters": { "a": 1, "b": 1.5, "c": "x", "d": null },
+    }));
+    assert_eq!(typed.await.json()["rows"], json!([{ "a": 2, "b": 2.5, "c": "x", "d": null }]));
+
+    for (statement, parameters, problem) in [
+        (counted, json!({}), (400, "parameter-missing")),
+        (counted, json!({ "other": ["x"] }), (400, "parameter-malformed")),
+        (counted, json!({ "other": "x", "one": 1 }), (400, "parameter-unknown")),
+        ("DELETE FROM retail.sale", json!({}), (400, "query-refused")),
+        ("SELECT 1 AS one; SELECT 2", json!({}), (400, "query-refused")),
+        ("SELECT 1 AS one, 2 AS one", json!({}), (400, "query-refused")),
+        ("SELECT * FROM retail.nothing", json!({}), (400, "query-refused")),
+        ("SELECT $1 AS one", json!({}), (400, "query-refused")),
+        ("PRAGMA database_list", json!({}), (400, "query-refused")),
+        ("ATTACH 'x' AS y", json!({}), (400, "query-refused")),
+        ("", json!({}), (400, "query-refused")),
+    ] {
+        let refused = ask(json!({ "statement": statement, "parameters": parameters })).await;
+        assert_eq!(refused.problem(), problem, "{statement}: {refused:?}");
+    }
+    for body in [
+        json!(["SELECT 1"]),
+        json!({}),
+        json!({ "statement": "SELECT 1", "limit": 1 }),
+        json!({ "statement": "SELECT 1", "rows": 0 }),
+    ] {
+        assert_eq!(ask(body.clone()).await.problem(), (400, "query-malformed"), "{body}");
+    }
+    let statement = json!({ "statement": "SELECT 1 AS one" });
+    let behind = [(header::POSITION, "EVENTS:g:8"), (header::WAIT_MS, "10")];
+    assert_eq!(with(statement, &behind).await.problem(), (504, "position-not-reached"));
+}
+
+/// Each name stands for two of the one before, so that there are 2^60 of the first. To understand that is no step of the statement itself, and
+/// holds a place no longer than a query may.
+async fn what_cannot_be_understood_in_time_is_ended(running: &Running) {
+    let names: Vec<String> =
+        (1..60).map(|n| format!("c{n} AS (SELECT a.x FROM c{0} AS a, c{0} AS b)", n - 1)).collect();
+    let statement = format!("WITH c0 AS (SELECT 1 AS x), {} SELECT COUNT(*) AS n FROM c59", names.join(", "));
+    let body = json!({ "statement": statement }).to_string();
+    let ended = send_to(&running.client, STATEMENT_SUBJECT.to_owned(), body, &[]).await.unwrap();
+    // PostgreSQL makes each name once, and SQLite sees soon that there are too many.
+    assert!([200, 400, 504].contains(&ended.code), "{ended:?}");
+    let free = |reply: Option<&Reply>| reply.is_some_and(|reply| reply.code == 200);
+    running.until("sellers", json!({ "on": "2012-01-31" }), free).await;
 }
 
 async fn it_tells_what_there_is(running: &Running) {
@@ -314,6 +381,8 @@ async fn serve(reader: Arc<dyn Reader>) {
         .await;
     it_tells_what_there_is(&running).await;
     answers_and_refusals(&running).await;
+    statements_are_answered(&running).await;
+    what_cannot_be_understood_in_time_is_ended(&running).await;
     positions_are_waited_for(&running).await;
     a_connection_has_a_share_of_those_who_wait(&running).await;
     running.status.send_replace(at(7));

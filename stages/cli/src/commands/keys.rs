@@ -53,10 +53,6 @@ struct NewArguments {
     /// Histories that may be read: CONTEXT.AGGREGATE.ID, where * stands for any characters of a part; may be repeated
     #[arg(long = "history", value_name = "PATTERN", value_parser = history_pattern)]
     histories: Vec<HistoryPattern>,
-    /// Configured queries that may be asked: CONTEXT.QUERY, where * stands for any characters of a part, and perhaps ?PARAMETER=VALUE, which
-    /// fixes a parameter; may be repeated
-    #[arg(long = "sql", value_name = "PATTERN", value_parser = sql_pattern)]
-    sql: Vec<ConfiguredQueryPattern>,
     /// Dead letters that may be read, retried or dropped: CONTEXT.AGGREGATE.ID.ACTION, where * stands for any characters of a part; may be
     /// repeated
     #[arg(long = "letters", value_name = "PATTERN", value_parser = letter_pattern)]
@@ -87,6 +83,13 @@ struct GrantedArguments {
     /// Rows that may be read: CONTEXT.VIEW.KEY, where * stands for any characters of a part; may be repeated
     #[arg(long = "query", value_name = "PATTERN", value_parser = query_pattern)]
     queries: Vec<QueryPattern>,
+    /// Configured queries that may be asked: CONTEXT.QUERY, where * stands for any characters of a part, and perhaps ?PARAMETER=VALUE, which
+    /// fixes a parameter; may be repeated
+    #[arg(long = "sql", value_name = "PATTERN", value_parser = sql_pattern)]
+    sql: Vec<ConfiguredQueryPattern>,
+    /// Statements of its own may be asked, which read all tables, where the stage sql answers such (sql.ad_hoc)
+    #[arg(long)]
+    ad_hoc_sql: bool,
 }
 
 /// List the keys and users of a file.
@@ -148,8 +151,8 @@ pub(crate) fn run(arguments: KeysArguments) -> Result<ExitCode, CommandFailure> 
 }
 
 fn new(arguments: NewArguments) -> Result<ExitCode, CommandFailure> {
-    let NewArguments { granted, histories, sql, letters, expires_after } = arguments;
-    let GrantedArguments { name, file, commands, queries } = granted;
+    let NewArguments { granted, histories, letters, expires_after } = arguments;
+    let GrantedArguments { name, file, commands, queries, sql, ad_hoc_sql } = granted;
     let expires = Timestamp::now().checked_add(expires_after).and_then(|expires| expires.round(Unit::Second));
     let expires = expires.map_err(|error| CommandFailure::usage(format_args!("--expires-after: {error}")))?;
     let token = Token::new(rand::random());
@@ -157,7 +160,7 @@ fn new(arguments: NewArguments) -> Result<ExitCode, CommandFailure> {
     let _alone = alone(&file)?;
     let mut keys = read_or_none(&file)?;
     let hash = KeyHash::of(token.as_str());
-    keys.keys.push(ApiKey { name, hash, expires, commands, queries, histories, sql, letters });
+    keys.keys.push(ApiKey { name, hash, expires, commands, queries, histories, sql, letters, ad_hoc_sql });
     keys.check().map_err(KeysError::Keys)?;
     write(&file, &keys)?;
     output::line(token.as_str())?;
@@ -165,12 +168,12 @@ fn new(arguments: NewArguments) -> Result<ExitCode, CommandFailure> {
 }
 
 fn user(arguments: UserArguments) -> Result<ExitCode, CommandFailure> {
-    let GrantedArguments { name, file, commands, queries } = arguments.granted;
+    let GrantedArguments { name, file, commands, queries, sql, ad_hoc_sql } = arguments.granted;
     let file = itself(file)?;
     let _alone = alone(&file)?;
     let mut keys = read_or_none(&file)?;
     keys.users.retain(|user| user.name != name);
-    keys.users.push(NatsUser { name: name.clone(), commands, queries });
+    keys.users.push(NatsUser { name: name.clone(), commands, queries, sql, ad_hoc_sql });
     keys.check().map_err(KeysError::Keys)?;
     write(&file, &keys)?;
     output::line(account(&name))?;
@@ -186,6 +189,8 @@ fn account(name: &str) -> String {
   imports: [
     {{ service: {{ account: MILLSTREAM, subject: "{USER_PREFIX}.{name}.submit.*.*.*.*" }} }}
     {{ service: {{ account: MILLSTREAM, subject: "{USER_PREFIX}.{name}.query.*.*.*" }} }}
+    {{ service: {{ account: MILLSTREAM, subject: "{USER_PREFIX}.{name}.query.*.*" }} }}
+    {{ service: {{ account: MILLSTREAM, subject: "{USER_PREFIX}.{name}.sql.ask" }} }}
   ]
   users: [
     {{
@@ -223,7 +228,7 @@ fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
         let (commands, queries, histories) =
             (joined(&key.commands), joined(&key.queries), joined(&key.histories));
         let expires = key.expires.to_string();
-        let (sql, letters) = (joined(&key.sql), joined(&key.letters));
+        let (sql, letters) = (with_ad_hoc(joined(&key.sql), key.ad_hoc_sql), joined(&key.letters));
         vec![key.name.clone(), hash, state.to_owned(), expires, commands, queries, histories, sql, letters]
     });
     let of_users = users.iter().map(|user| {
@@ -236,7 +241,7 @@ fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
             commands,
             queries,
             String::new(),
-            String::new(),
+            with_ad_hoc(joined(&user.sql), user.ad_hoc_sql),
             String::new(),
         ]
     });
@@ -253,7 +258,7 @@ fn list(arguments: &ListArguments) -> Result<ExitCode, CommandFailure> {
             all(|grant| &grant.commands),
             all(|grant| &grant.queries),
             all(|grant| &grant.histories),
-            all(|grant| &grant.sql),
+            with_ad_hoc(all(|grant| &grant.sql), issuer.grants.iter().any(|grant| grant.ad_hoc_sql)),
             all(|grant| &grant.letters),
         ]
     });
@@ -289,6 +294,15 @@ fn revoke(arguments: &RevokeArguments) -> Result<ExitCode, CommandFailure> {
 
 fn joined<P: Clone + Into<String>>(patterns: &[P]) -> String {
     patterns.iter().cloned().map(Into::into).collect::<Vec<String>>().join(" ")
+}
+
+/// Patterns of configured queries, and whether statements of its own are granted besides.
+fn with_ad_hoc(patterns: String, is_granted: bool) -> String {
+    match (is_granted, patterns.is_empty()) {
+        (false, _) => patterns,
+        (true, true) => "ad-hoc".to_owned(),
+        (true, false) => format!("{patterns} ad-hoc"),
+    }
 }
 
 fn pattern(text: &str) -> Result<CommandPattern, String> {

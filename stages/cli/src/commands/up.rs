@@ -72,6 +72,21 @@ fn sync_interval(text: &str) -> Result<String, String> {
     }
 }
 
+/// What `up` sets of the stage that keeps tables, where its user does not.
+fn settings_of_tables(given: &[StageSetting]) -> Result<Vec<StageSetting>, String> {
+    let sets = |name: &str| given.iter().any(|setting| setting.sets(name));
+    let mut own = Vec::new();
+    if !sets("sql.damaged_file") {
+        // Everything in the tables comes from the events, so that nobody has to be asked before they are filled anew.
+        own.push("sql.damaged_file=rebuild");
+    }
+    if !sets("sql.ad_hoc") && (!sets("sql.database") || sets("sql.readers")) {
+        // Only programs on this machine reach it, and keys grant it to none that does not have it by name.
+        own.push("sql.ad_hoc=true");
+    }
+    own.into_iter().map(str::parse).collect()
+}
+
 /// Runs it.
 pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<ExitCode, CommandFailure> {
     session.refuse_connection_flags("`up` runs a server of its own; choose its port with --nats-port")?;
@@ -83,9 +98,8 @@ pub(crate) async fn run(arguments: UpArguments, session: &Session) -> Result<Exi
     let folder =
         std::path::absolute(&arguments.dir).map_err(|error| CommandFailure::file(&arguments.dir, &error))?;
     let mut settings = arguments.set;
-    if !arguments.no_sql && !settings.iter().any(|setting| setting.sets("sql.damaged_file")) {
-        // Everything in the tables comes from the events, so that nobody has to be asked before they are filled anew.
-        settings.push("sql.damaged_file=rebuild".parse().map_err(CommandFailure::usage)?);
+    if !arguments.no_sql {
+        settings.extend(settings_of_tables(&settings).map_err(CommandFailure::usage)?);
     }
     let options = DeploymentOptions {
         folder: folder.clone(),

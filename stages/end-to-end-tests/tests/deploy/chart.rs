@@ -88,6 +88,17 @@ fn bad_values_are_refused_with_what_to_do() {
         (&["nats.enabled=true", "nats.fullnameOverride=1nats"], "with a letter in front and no dots"),
         (&["stages.gateway.http.ingress.enabled=true"], "ingress.enabled=true needs a host"),
         (&["stages.gateway.http.route.enabled=true"], "route.enabled=true needs parentRefs"),
+        (&["stages.sql.postgres.database=db.internal"], "/stages/sql/postgres/database"),
+        (&["stages.sql.postgres.readers=postgres://r@db/shop"], "needs stages.sql.postgres.database"),
+        (
+            &["stages.sql.postgres.database=postgres://m@db/shop", "stages.sql.adHoc=true"],
+            "needs stages.sql.postgres.readers",
+        ),
+        (
+            &["stages.sql.postgres.database=postgres://m@db/shop", "stages.sql.replicas=2"],
+            "one pod fills a PostgreSQL",
+        ),
+        (&["stages.sql.queries.Retail=shop-queries"], "invalid propertyName 'Retail'"),
     ];
     for (settings, expected) in cases {
         let names_server =

@@ -1,6 +1,6 @@
 //! What single values of the chart do: names, the defaults of all pods, ports, what is added to pods, setup without hooks, doors of HTTP.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -283,6 +283,55 @@ fn the_gateway_has_the_secret_of_its_ids_only_where_one_is_named() {
     let items = json!([{ "key": "gateway-id.secret", "path": "secret" }]);
     let secret = json!({ "name": "id", "secret": { "secretName": "millstream-nats", "items": items } });
     assert_eq!(volume, Some(secret));
+}
+
+/// Everything that the stage needs for a PostgreSQL: addresses, passwords, queries, and a way there.
+#[test]
+fn the_tables_may_be_in_a_postgresql_that_is_asked_as_its_reader() {
+    let Some(chart) = Chart::find() else { return };
+    let sql = |settings: &[&str]| {
+        let objects = render(&chart, &[&["stages.sql.enabled=true"], settings].concat());
+        let pod = pod_spec(find(&objects, "StatefulSet", "-sql")).unwrap().clone();
+        (pod, find(&objects, "NetworkPolicy", "-sql").clone())
+    };
+    let set = |pod: &Value| -> BTreeMap<String, String> {
+        let variables = list(&pod["containers"][0]["env"]).iter();
+        let own = variables.filter(|each| text(&each["name"]).starts_with("MILLSTREAM_SQL__"));
+        own.map(|each| (text(&each["name"]).replace("MILLSTREAM_SQL__", ""), text(&each["value"]).to_owned()))
+            .collect()
+    };
+    let (pod, policy) = sql(&[]);
+    assert_eq!(set(&pod).into_keys().collect::<Vec<_>>(), ["DATA_DIRECTORY"]);
+    assert_eq!(policy["spec"]["egress"][2], Value::Null);
+    let (pod, policy) = sql(&[
+        "stages.sql.adHoc=true",
+        r#"stages.sql.queries={"retail":"shop-queries"}"#,
+        r#"stages.sql.postgres={"database":"postgres://m@db.internal:5433/shop?sslmode=require","readers":"postgres://r@db.internal/shop","secretName":"shop-postgres"}"#,
+    ]);
+    let expected = [
+        ("AD_HOC", "true"),
+        ("DATABASE", "postgres://m@db.internal:5433/shop?sslmode=require"),
+        ("DATA_DIRECTORY", "/data"),
+        ("PASSWORD_FILE", "/etc/millstream-postgres/password"),
+        ("QUERIES", "/etc/millstream-queries"),
+        ("READERS", "postgres://r@db.internal/shop"),
+        ("READERS_PASSWORD_FILE", "/etc/millstream-postgres/readers-password"),
+    ];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    assert_eq!(set(&pod), expected);
+    assert_eq!(egress_ports(&policy, 2), [5432, 5433].into());
+    let named = |all: &Value, name: &str| {
+        list(all)
+            .iter()
+            .find(|each| each["name"] == name)
+            .unwrap_or_else(|| panic!("no {name}: {all}"))
+            .clone()
+    };
+    let mounts = &pod["containers"][0]["volumeMounts"];
+    assert_eq!(named(mounts, "queries-retail")["mountPath"], "/etc/millstream-queries/retail");
+    assert_eq!(named(mounts, "postgres")["mountPath"], "/etc/millstream-postgres");
+    assert_eq!(named(&pod["volumes"], "queries-retail")["configMap"], json!({ "name": "shop-queries" }));
+    assert_eq!(named(&pod["volumes"], "postgres")["secret"], json!({ "secretName": "shop-postgres" }));
 }
 
 #[test]

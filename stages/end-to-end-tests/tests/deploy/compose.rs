@@ -13,6 +13,7 @@ use end_to_end_tests::{
     program,
     waiting::until,
 };
+use millstream_sql::testing::postgres_server::PostgresServer;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -57,6 +58,29 @@ impl Compose {
         let services = file["services"].as_object().unwrap();
         let services = services.iter().map(|(name, service)| (name.clone(), service.clone())).collect();
         Self { services, file, folder: TempDir::new().unwrap() }
+    }
+
+    /// The same with another file over it: variables, secrets and lists are added, as Compose does it.
+    fn over(mut self, file: &str, variables: &[(&str, &str)]) -> Self {
+        let text = fs::read_to_string(repository().join("deploy").join(file)).unwrap();
+        let over: Value = serde_yaml_ng::from_str(&interpolated(&text, variables)).unwrap();
+        let add = |to: &mut Value, more: &Value| {
+            to.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        };
+        add(&mut self.file["secrets"], &over["secrets"]);
+        for (name, more) in over["services"].as_object().unwrap() {
+            let service = self.services.get_mut(name).unwrap_or_else(|| panic!("there is no service {name}"));
+            for (key, value) in more.as_object().unwrap() {
+                match key.as_str() {
+                    "environment" => add(&mut service[key], value),
+                    "secrets" => {
+                        service[key].as_array_mut().unwrap().extend(value.as_array().unwrap().clone())
+                    }
+                    _ => panic!("{key} of {name}: add here how Compose merges it"),
+                }
+            }
+        }
+        self
     }
 
     /// Names in an order in which each comes after those it depends on.
@@ -144,10 +168,13 @@ fn interpolated(text: &str, variables: &[(&str, &str)]) -> String {
     let (mut rest, mut done) = (text, String::new());
     while let Some((before, after)) = rest.split_once("${") {
         let (variable, after) = after.split_once('}').unwrap();
-        let (name, default) = variable.split_once(":-").expect("each variable has a default");
-        let set = variables.iter().find(|(set, _)| *set == name);
+        let set = |name: &str| variables.iter().find(|(set, _)| *set == name).map(|(_, value)| *value);
         done += before;
-        done += set.map_or(default, |(_, value)| value);
+        done += match (variable.split_once(":-"), variable.split_once(":?")) {
+            (Some((name, default)), _) => set(name).unwrap_or(default),
+            (None, Some((name, words))) => set(name).unwrap_or_else(|| panic!("{name}: {words}")),
+            (None, None) => panic!("{variable} has no default"),
+        };
         rest = after;
     }
     done + rest
@@ -245,6 +272,43 @@ fn variables_name_the_image_the_program_and_the_files_of_an_application() {
             assert!(texts(&service["volumes"]).contains(&file), "{name} has no {file}");
         }
     }
+}
+
+/// The roles as docs/guides/sql.md makes them.
+const ROLES: &str = "CREATE ROLE millstream LOGIN PASSWORD 'fills'; CREATE ROLE millstream_reader LOGIN PASSWORD 'reads'; \
+     ALTER DATABASE shop OWNER TO millstream";
+
+#[tokio::test]
+async fn the_tables_are_in_a_postgresql_and_are_asked_as_its_reader() {
+    let Some(database) = tokio::task::spawn_blocking(PostgresServer::start).await.unwrap() else { return };
+    let database = tokio::task::spawn_blocking(move || {
+        database.make_database("shop");
+        database.run("shop", ROLES);
+        database
+    });
+    let database = database.await.unwrap();
+    let address = |role: &str| database.address("shop").replace("postgres@", &format!("{role}@"));
+    let variables = [
+        ("MILLSTREAM_POSTGRES_DATABASE", address("millstream")),
+        ("MILLSTREAM_POSTGRES_READERS", address("millstream_reader")),
+    ];
+    let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let compose = Compose::load().over("compose-postgres.yaml", &variables);
+    make_passwords(compose.folder.path()).await;
+    for (secret, password) in [("postgres", "fills"), ("postgres-readers", "reads")] {
+        fs::write(compose.folder.path().join(format!("{secret}.password")), password).unwrap();
+    }
+    let server = ProductionServer::start_with_passwords(compose.folder.path()).await;
+    let (setup, _) = compose.container("setup", &server).command();
+    let _said = program::run(setup, b"").await.expect_success("setup");
+    let sql = compose.start("sql", &server).await;
+    let operator = server.client("operator").await;
+    let answer = operator.request("query.retail.top-sellers", "{}".into()).await.unwrap();
+    let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+    assert_eq!(answer["query"], "retail.top-sellers", "{answer}");
+    sql.stop().await;
+    // What a connection of the test to the database leaves is ended away from the async threads.
+    tokio::task::spawn_blocking(move || drop(database)).await.unwrap();
 }
 
 #[tokio::test]

@@ -54,6 +54,10 @@ impl Container {
             return word.to_owned();
         }
         let path = Path::new(word);
+        if self.mounts.keys().any(|place| place != word && Path::new(place).starts_with(path)) {
+            // A folder that holds mounts alone, each of which is elsewhere here; this machine has none of that name.
+            return word.to_owned();
+        }
         let mounted = self.mounts.iter().find_map(|(place, folder)| {
             let rest = path.strip_prefix(place).ok()?;
             // A file that is mounted itself has nothing below it.

@@ -28,6 +28,9 @@ const STORES: &str = "-- title: Stores\nSELECT DISTINCT t.store FROM retail.till
 const PRIVATE: &str = "-- title: Private\n-- who: audit*\nSELECT 1 AS one";
 const FROM_2026: &str = "/v1/queries/retail/sellers?from=2026-01-01";
 
+const USERS: &str = "[[user]]\nname = \"auditor\"\nsql = [\"retail.*\"]\nad_hoc_sql = true\n\n\
+     [[user]]\nname = \"shop\"\nsql = [\"retail.*?store=1\"]\n";
+
 struct Clients {
     anybody: HttpClient,
     office: HttpClient,
@@ -48,7 +51,7 @@ async fn started(folder: &Path) -> (System, StageProcess, Clients) {
     let system = System::start_with_tables(&folder.join("system"), &arguments).await;
     let (mut process, anybody, file) = gateway_with_keys(&system.url(), folder);
     let granted = [
-        (1, "office", "sql = [\"retail.*\"]"),
+        (1, "office", "sql = [\"retail.*\"]\nad_hoc_sql = true"),
         (2, "store-1", "sql = [\"retail.*?store=1\"]"),
         (3, "till", "queries = [\"*.*.*\"]"),
     ];
@@ -57,7 +60,7 @@ async fn started(folder: &Path) -> (System, StageProcess, Clients) {
         (format!("{entry}{grant}\n\n"), client)
     });
     let [(first, office), (second, store), (third, till)] = keys;
-    fs::write(file, [first, second, third].concat()).unwrap();
+    fs::write(file, [&first, &second, &third, USERS].concat()).unwrap();
     process.start_ready().await;
     (system, process, Clients { anybody, office, store, till })
 }
@@ -152,6 +155,109 @@ async fn everybody_asks_what_is_granted(clients: &Clients) {
     }
 }
 
+async fn statements_are_asked_with_their_own_right(clients: &Clients) {
+    let Clients { anybody, office, store, till } = clients;
+    let ask = async |client: &HttpClient, body: Value| {
+        until("somebody answers", async || {
+            let answer = client.post("/v1/sql", &body.to_string()).await;
+            (![429, 503].contains(&answer.status)).then_some(answer)
+        })
+        .await
+    };
+    let statement =
+        "SELECT t.store, t.net_amount FROM retail.till AS t WHERE t.store <> :other ORDER BY t.store";
+    let body = json!({ "statement": statement, "parameters": { "other": "3" }, "rows": 1 });
+    let position = sold(office, 1, "nut").await;
+    let behind = office.with("Millstream-Position", &position).with("Prefer", "wait=30");
+    let answer = ask(&behind, body.clone()).await;
+    assert_eq!((answer.status, answer.header("millstream-cut")), (200, Some("true")), "{answer:?}");
+    assert_eq!(
+        answer.json(),
+        json!({ "columns": ["store", "net_amount"], "rows": [{ "store": "1", "net_amount": 600 }], "cut": true })
+    );
+    assert_eq!((answer.header("cache-control"), answer.header("etag")), (Some("no-store"), None));
+    assert!(answer.header("millstream-position").unwrap().starts_with("EVENTS:"), "{answer:?}");
+    let csv = ask(&office.with("Accept", "text/csv"), body.clone()).await;
+    assert_eq!(csv.body, "store,net_amount\r\n1,600\r\n", "{csv:?}");
+    for (client, body, expected) in [
+        (anybody, body.clone(), (401, "key-missing")),
+        (store, body.clone(), (403, "statements-not-granted")),
+        (till, body.clone(), (403, "statements-not-granted")),
+        (office, json!([statement]), (422, "body-malformed")),
+        (office, json!({ "statement": statement, "limit": 1 }), (422, "body-malformed")),
+        (office, json!({ "statement": statement }), (400, "parameter-missing")),
+        (office, json!({ "statement": "DELETE FROM retail.till" }), (422, "query-refused")),
+        (office, json!({ "statement": "SELECT 1", "rows": 0 }), (400, "query-malformed")),
+        (&office.with("If-None-Match", "\"x\""), body.clone(), (400, "header-unknown")),
+        (&office.with("Idempotency-Key", "x"), body.clone(), (400, "header-unknown")),
+        (&office.with("Accept", "text/html"), body.clone(), (406, "not-acceptable")),
+    ] {
+        let refused = ask(client, body.clone()).await;
+        let (status, code) = refused.problem();
+        assert_eq!((status, code.as_str()), expected, "{body}: {refused:?}");
+    }
+    assert_eq!(office.get("/v1/sql").await.problem(), (405, "method-not-allowed".to_owned()));
+}
+
+/// The answer to a user of NATS: what it says, or the code of the refusal.
+async fn asked_by_user(client: &async_nats::Client, subject: &str, body: Value) -> Result<Value, String> {
+    until(format!("{subject} is answered"), async || {
+        let answer = client.request(subject.to_owned(), body.to_string().into()).await.ok()?;
+        let error = answer.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error"));
+        match error.map(|error| error.as_str().split(':').next().unwrap_or_default().to_owned()) {
+            Some(code) if ["busy", "share-exceeded"].contains(&code.as_str()) => None,
+            Some(code) => Some(Err(code)),
+            None => Some(Ok(serde_json::from_slice(&answer.payload).unwrap())),
+        }
+    })
+    .await
+}
+
+async fn users_of_nats_ask_what_is_granted(url: String) {
+    let client = async_nats::connect(url).await.unwrap();
+    let from = json!({ "from": "2026-01-01" });
+    let all = asked_by_user(&client, "as.auditor.query.retail.sellers", from.clone()).await.unwrap();
+    assert_eq!((&all["rows"][0]["store"], &all["cut"]), (&json!("1"), &json!(true)), "{all}");
+    let own = asked_by_user(&client, "as.shop.query.retail.sellers", from.clone()).await.unwrap();
+    assert!(own["rows"].as_array().unwrap().iter().all(|row| row["store"] == "1"), "{own}");
+    let null = json!({ "from": "2026-01-01", "store": null });
+    assert_eq!(asked_by_user(&client, "as.shop.query.retail.sellers", null).await.unwrap(), own);
+    assert!(
+        asked_by_user(&client, "as.auditor.query.retail.private", json!({})).await.is_ok(),
+        "it is for audit*"
+    );
+    let one = json!({ "statement": "SELECT COUNT(*) AS tills FROM retail.till" });
+    let counted = asked_by_user(&client, "as.auditor.sql.ask", one.clone()).await.unwrap();
+    assert_eq!(counted["rows"], json!([{ "tills": 3 }]));
+    for (subject, body, code) in [
+        ("as.shop.sql.ask", one, "statements-not-granted"),
+        ("as.shop.query.retail.private", json!({}), "query-not-granted"),
+        ("as.shop.query.retail.stores", json!({}), "query-not-granted"),
+        ("as.shop.query.orders.stuck-orders", json!({}), "query-not-granted"),
+        (
+            "as.shop.query.retail.sellers",
+            json!({ "from": "2026-01-01", "store": "2" }),
+            "parameter-not-granted",
+        ),
+        ("as.auditor.query.retail.sellers", json!({ "from": null }), "parameter-malformed"),
+        ("as.auditor.query.retail.sellers", json!({ "from": ["2026-01-01"] }), "parameter-malformed"),
+        (
+            "as.auditor.query.retail.sellers",
+            json!({ "from": "2026-01-01", "shop": null }),
+            "parameter-unknown",
+        ),
+        ("as.auditor.query.retail.sellers", json!(["2026-01-01"]), "query-malformed"),
+        ("as.auditor.query.retail.nothing", json!({}), "query-unknown"),
+        ("as.auditor.sql.ask", json!({ "statement": "SELECT 1; SELECT 2" }), "query-refused"),
+    ] {
+        assert_eq!(
+            asked_by_user(&client, subject, body.clone()).await,
+            Err(code.to_owned()),
+            "{subject} {body}"
+        );
+    }
+}
+
 async fn what_is_wrong_is_told(clients: &Clients) {
     let Clients { anybody, office, store, till } = clients;
     let sellers = |rest: &str| format!("/v1/queries/retail/sellers?{rest}");
@@ -241,6 +347,8 @@ async fn configured_queries_are_asked_over_http() {
     ones_own_write_is_seen(&clients).await;
     forms_and_tags(&clients).await;
     everybody_asks_what_is_granted(&clients).await;
+    statements_are_asked_with_their_own_right(&clients).await;
+    users_of_nats_ask_what_is_granted(system.url()).await;
     what_is_wrong_is_told(&clients).await;
     a_slow_query_costs_nobody_else(&clients).await;
     process.stop().await;

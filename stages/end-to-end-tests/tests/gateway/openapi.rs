@@ -30,8 +30,10 @@ async fn every_example_of_the_document_is_taken() {
     assert_eq!(client.with("If-None-Match", tag).get("/v1/openapi.json").await.status, 304);
     let mut taken = 0;
     for (path, item) in document["paths"].as_object().unwrap() {
-        // Several commands have no schema as a whole.
-        if item["post"]["requestBody"]["content"]["application/json"].is_object() {
+        // Several commands have no schema as a whole, and a statement is no command.
+        if path.starts_with("/v1/commands/")
+            && item["post"]["requestBody"]["content"]["application/json"].is_object()
+        {
             take(&client, path, &document, &item["post"]).await;
             taken += 1;
         }

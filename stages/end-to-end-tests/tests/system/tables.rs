@@ -70,6 +70,9 @@ async fn a_command_is_a_row_of_a_table_and_of_a_configured_query() {
 
     let sellers = system.query("query.retail.top-sellers", &serde_json::json!({})).await.unwrap();
     assert_eq!(sellers["rows"][0]["units"], 3, "{sellers}");
+    let statement = serde_json::json!({ "statement": "SELECT net_amount FROM retail.till" });
+    let asked = system.query("sql.ask", &statement).await.unwrap();
+    assert_eq!(asked["rows"][0]["net_amount"], 750, "{asked}");
     let doctor = system.millstream(&["doctor"]).await.expect_success("doctor").stdout;
     assert!(
         doctor.lines().any(|line| line.contains("stage sql") && line.contains("1 process(es), ready")),

@@ -2,86 +2,14 @@
 //!
 //! Deliberately absent: the codes of rejections and dead letters, which an application has of its own.
 
+mod door;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+pub(crate) use self::door::Door;
 use super::{Described, parts};
-
-/// Where a problem can come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Door {
-    /// A command is sent.
-    Command,
-    /// It is asked what became of one.
-    Status,
-    /// A row is asked for.
-    Row,
-    /// A list is asked for.
-    List,
-    /// Several commands are sent.
-    Lines,
-    /// A row of a report is asked for.
-    Report,
-    /// A list of a report is asked for.
-    Reports,
-    /// The history of an aggregate is asked for.
-    History,
-    /// A configured query is asked.
-    Query,
-    /// It is asked which configured queries there are.
-    Queries,
-    /// Dead letters are listed.
-    Letters,
-    /// A dead letter is asked for.
-    Letter,
-    /// A dead letter is retried or dropped.
-    LetterMove,
-    /// Live rows are asked for.
-    Live,
-    /// The gateway describes itself.
-    Document,
-}
-
-impl Door {
-    const ALL: [Self; 15] = [
-        Self::Command,
-        Self::Status,
-        Self::Row,
-        Self::List,
-        Self::Lines,
-        Self::Report,
-        Self::Reports,
-        Self::History,
-        Self::Query,
-        Self::Queries,
-        Self::Letters,
-        Self::Letter,
-        Self::LetterMove,
-        Self::Live,
-        Self::Document,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Command => "Command",
-            Self::Status => "Status",
-            Self::Row => "Row",
-            Self::List => "List",
-            Self::Lines => "Lines",
-            Self::Report => "Report",
-            Self::Reports => "Reports",
-            Self::History => "History",
-            Self::Query => "Query",
-            Self::Queries => "Queries",
-            Self::Letters => "Letters",
-            Self::Letter => "Letter",
-            Self::LetterMove => "LetterMove",
-            Self::Live => "Live",
-            Self::Document => "Document",
-        }
-    }
-}
 
 /// When the gateway is one in which a problem can come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,12 +34,17 @@ pub(crate) struct KnownProblem {
 
 const EVERYWHERE: &[Door] = &Door::ALL;
 const COMMAND: &[Door] = &[Door::Command];
-const COMMANDS: &[Door] = &[Door::Command, Door::Lines];
 const STATUS: &[Door] = &[Door::Status];
 const ROWS: &[Door] = &[Door::Row, Door::Report];
 const VIEWS: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports];
 const QUERY: &[Door] = &[Door::Query];
-const QUERIES: &[Door] = &[Door::Query, Door::Queries];
+const STATEMENT: &[Door] = &[Door::Statement];
+/// What runs in the database.
+const SQL: &[Door] = &[Door::Query, Door::Statement];
+const QUERIES: &[Door] = &[Door::Query, Door::Queries, Door::Statement];
+/// What has a body.
+const BODIES: &[Door] = &[Door::Command, Door::Lines, Door::Statement];
+const BODY: &[Door] = &[Door::Command, Door::Statement];
 const HISTORY: &[Door] = &[Door::History];
 const LETTERS: &[Door] = &[Door::Letters, Door::Letter, Door::LetterMove];
 const LETTER: &[Door] = &[Door::Letter, Door::LetterMove];
@@ -119,16 +52,24 @@ const LETTER_MOVE: &[Door] = &[Door::LetterMove];
 /// What puts a command onto COMMANDS.
 const STORING: &[Door] = &[Door::Command, Door::LetterMove];
 /// What is done only where the audit log can say so.
-const AUDITED: &[Door] = &[Door::Command, Door::Lines, Door::LetterMove];
+const AUDITED: &[Door] = &[Door::Command, Door::Lines, Door::LetterMove, Door::Statement];
 /// Where rows are granted.
 const GRANTED: &[Door] = &[Door::Row, Door::List, Door::Report, Door::Reports, Door::Query, Door::Live];
 /// Where a position is read.
-const WITH_POSITION: &[Door] =
-    &[Door::Row, Door::List, Door::Report, Door::Reports, Door::History, Door::Query, Door::Live];
+const WITH_POSITION: &[Door] = &[
+    Door::Row,
+    Door::List,
+    Door::Report,
+    Door::Reports,
+    Door::History,
+    Door::Query,
+    Door::Statement,
+    Door::Live,
+];
 /// Where a position can be waited for.
 const POSITIONS: &[Door] = WITH_POSITION;
 /// Where a document may be CSV.
-const DOCUMENTS: &[Door] = &[Door::Report, Door::Reports, Door::Query];
+const DOCUMENTS: &[Door] = &[Door::Report, Door::Reports, Door::Query, Door::Statement];
 /// Where a part of the address is the client's.
 const ADDRESSES: &[Door] = &[
     Door::Command,
@@ -150,6 +91,7 @@ const WITH_HEADERS: &[Door] = &[
     Door::Reports,
     Door::History,
     Door::Query,
+    Door::Statement,
     Door::Live,
 ];
 const ELSEWHERE: &[Door] = &[];
@@ -178,11 +120,11 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(
         400,
         "parameter-missing",
-        QUERY,
+        SQL,
         "Give the parameter that the sentence, and the member parameter, name.",
     ),
-    known(400, "parameter-unknown", QUERY, "Leave the parameter out: the query has no such one."),
-    known(400, "parameter-malformed", QUERY, "Give the parameter as its type asks for it."),
+    known(400, "parameter-unknown", SQL, "Leave the parameter out: the query has no such one."),
+    known(400, "parameter-malformed", SQL, "Give the parameter as its type asks for it."),
     known(400, "parameter-twice", QUERY, "Give the parameter once."),
     known(400, "header-unknown", EVERYWHERE, "Correct or leave out the header that the sentence names."),
     known(400, "header-twice", WITH_HEADERS, "Send the header once."),
@@ -190,7 +132,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(400, "header-malformed", EVERYWHERE, "Correct the header that the sentence names."),
     known(400, "precondition-malformed", COMMAND, "Send If-Match: \"v7\" or If-None-Match: *, one of them."),
     known(400, "actor-not-taken", EVERYWHERE, "Leave Millstream-Actor out: the key says who sends."),
-    known(400, "body-incomplete", COMMANDS, "Send the whole body."),
+    known(400, "body-incomplete", BODIES, "Send the whole body."),
     known(400, "line-malformed", ELSEWHERE, "Of a line: correct it; the sentence says what is wrong."),
     known(401, "key-missing", EVERYWHERE, "Send a key as Authorization: Bearer <key>.")
         .only(Gateway::WithKeys),
@@ -230,6 +172,19 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         "Leave the parameter out, or give a value that the key grants.",
     )
     .only(Gateway::WithKeys),
+    known(
+        403,
+        "statements-not-granted",
+        STATEMENT,
+        "Ask a configured query, or use a key that grants statements (ad_hoc_sql).",
+    )
+    .only(Gateway::WithKeys),
+    known(
+        403,
+        "statements-off",
+        STATEMENT,
+        "Ask a configured query: the stage sql answers no others (sql.ad_hoc).",
+    ),
     known(403, "history-not-granted", HISTORY, "Use a key that grants the history of that aggregate.")
         .only(Gateway::WithKeys),
     known(403, "letter-not-granted", LETTERS, "Use a key that grants this action on such letters.")
@@ -268,7 +223,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     ),
     known(405, "method-not-allowed", ELSEWHERE, "Use the method in Allow."),
     known(406, "not-acceptable", DOCUMENTS, "Take application/json or text/csv."),
-    known(408, "body-too-slow", COMMANDS, "Send the body faster; nothing is stored."),
+    known(408, "body-too-slow", BODIES, "Send the body faster; nothing is stored."),
     known(
         409,
         "position-of-another-generation",
@@ -280,17 +235,17 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(
         413,
         "body-too-large",
-        COMMANDS,
-        "Make the command smaller; of several commands, send fewer at once.",
+        BODIES,
+        "Make the command or the statement smaller; of several commands, send fewer at once.",
     ),
     known(413, "too-many-commands", &[Door::Lines], "Send fewer commands at once."),
     known(
         415,
         "media-type-unknown",
-        COMMANDS,
+        BODIES,
         "Send JSON as application/json, several commands as application/jsonl.",
     ),
-    known(415, "content-encoding-unknown", COMMANDS, "Send the body without Content-Encoding."),
+    known(415, "content-encoding-unknown", BODIES, "Send the body without Content-Encoding."),
     known(
         422,
         "history-too-long",
@@ -306,12 +261,12 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(
         422,
         "query-refused",
-        QUERY,
-        "The database refuses the query with these values; the sentence has its words.",
+        SQL,
+        "The database refuses the query or statement with these values; the sentence has its words.",
     ),
-    known(422, "answer-too-large", QUERY, "Ask for less: the answer is larger than one may be."),
-    known(422, "body-malformed", COMMAND, "Correct the body; the sentence names the field."),
-    known(422, "body-too-deep", COMMAND, "Send a body that is less deeply nested."),
+    known(422, "answer-too-large", SQL, "Ask for less: the answer is larger than one may be."),
+    known(422, "body-malformed", BODY, "Correct the body; the sentence names the field."),
+    known(422, "body-too-deep", BODY, "Send a body that is less deeply nested."),
     known(422, "idempotency-key-reused", COMMAND, "Use a key of its own for each command."),
     known(
         428,
@@ -342,7 +297,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(
         500,
         "view-failed",
-        &[Door::Row, Door::List, Door::Report, Door::Reports, Door::Query, Door::Queries],
+        &[Door::Row, Door::List, Door::Report, Door::Reports, Door::Query, Door::Queries, Door::Statement],
         "The sentence has the view's words; whoever runs the gateway looks at the projector, or at the stage sql.",
     ),
     known(
@@ -378,7 +333,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
     known(
         503,
         "stopping",
-        &[Door::Command, Door::Lines, Door::Query],
+        &[Door::Command, Door::Lines, Door::Query, Door::Statement],
         "Nothing is stored; send it again after Retry-After.",
     ),
     known(
@@ -399,6 +354,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
             Door::Reports,
             Door::History,
             Door::Query,
+            Door::Statement,
             Door::Live,
         ],
         "It cannot be told now what became of a command; ask again after Retry-After.",
@@ -415,7 +371,7 @@ pub(crate) const PROBLEMS: &[KnownProblem] = &[
         QUERIES,
         "The stage sql does not run, or its database does not answer; ask again after Retry-After.",
     ),
-    known(504, "query-too-long", QUERY, "Ask for less: it ran for longer than a query may, and was ended."),
+    known(504, "query-too-long", SQL, "Ask for less: it ran for longer than a query may, and was ended."),
     known(504, "position-not-reached", POSITIONS, "Ask again after Retry-After, or wait longer."),
 ];
 

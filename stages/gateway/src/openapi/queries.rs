@@ -1,5 +1,6 @@
 //! The paths of configured queries. The queries are in files of the stage `sql` and change while the gateway runs, so one operation stands for
 //! all of them. Whoever asks for the document gets those besides that there are at that moment and that the key grants, with their parameters.
+//! `/v1/sql` takes statements that no file has.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +29,10 @@ pub(super) fn describe(
     schemas.insert("ConfiguredQueries".to_owned(), queries());
     schemas.insert("QueryAnswer".to_owned(), answer());
     paths.insert("/v1/queries".to_owned(), json!({ "get": list(described) }));
+    schemas.insert("Statement".to_owned(), statement());
+    schemas.insert("StatementAnswer".to_owned(), statement_answer());
     paths.insert(ANY.to_owned(), json!({ "get": get(described) }));
+    paths.insert("/v1/sql".to_owned(), json!({ "post": ask(described) }));
 }
 
 /// The document with a path for each of these queries.
@@ -140,6 +144,60 @@ fn get(described: &Described<'_>) -> Value {
         "summary": "The answer of a configured query",
         "parameters": parameters,
         "responses": responses,
+    })
+}
+
+fn ask(described: &Described<'_>) -> Value {
+    let mut responses = referenced(described, Door::Statement);
+    let headers = json!({
+        "Millstream-Position": header("Millstream-Position"),
+        "Millstream-Cut": header("Millstream-Cut"),
+        "Vary": header("Vary"),
+    });
+    responses.insert(
+        "200".to_owned(),
+        json!({
+            "description": "As the client prefers it (`Accept`)",
+            "headers": headers,
+            "content": {
+                "application/json": { "schema": schema("StatementAnswer") },
+                "text/csv": { "schema": { "type": "string", "description": "RFC 4180, with a line of names" } },
+            },
+        }),
+    );
+    json!({
+        "operationId": "sql.ask",
+        "tags": ["gateway"],
+        "summary": "The answer of a statement that no file has",
+        "parameters": [parameter("Prefer"), parameter("Millstream-Position")],
+        "requestBody": { "required": true, "content": { "application/json": { "schema": schema("Statement") } } },
+        "responses": responses,
+    })
+}
+
+fn statement() -> Value {
+    json!({
+        "type": "object",
+        "required": ["statement"],
+        "properties": {
+            "statement": { "type": "string", "description": "One SELECT, with tables as `context.view` and parameters as `:name`" },
+            "parameters": { "type": "object", "additionalProperties": { "type": ["string", "number", "boolean", "null"] },
+                "description": "A value for each parameter of the statement" },
+            "rows": { "type": ["integer", "null"], "minimum": 1, "maximum": 100_000, "description": "The most rows in the answer, 1,000 unless it is given" },
+        },
+        "additionalProperties": false,
+    })
+}
+
+fn statement_answer() -> Value {
+    json!({
+        "type": "object",
+        "required": ["columns", "rows", "cut"],
+        "properties": {
+            "columns": { "type": "array", "items": { "type": "string" } },
+            "rows": { "type": "array", "items": { "type": "object" } },
+            "cut": { "type": "boolean", "description": "Whether there were more rows" },
+        },
     })
 }
 

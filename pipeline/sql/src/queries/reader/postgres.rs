@@ -7,7 +7,7 @@ use std::{
 
 use millstream_contract::error_text::one_line;
 use postgres::{
-    Client, Transaction, error::SqlState, fallible_iterator::FallibleIterator as _, types::ToSql,
+    Client, Statement, Transaction, error::SqlState, fallible_iterator::FallibleIterator as _, types::ToSql,
 };
 use serde_json::{Map, Value as Json};
 
@@ -157,6 +157,16 @@ fn written(statement: &StatementText, arguments: &[Argument]) -> String {
     })
 }
 
+/// # Errors
+/// If a statement has a place for a value that is not written as a parameter, such as `$1`.
+fn check_places(prepared: &Statement, arguments: &[Argument]) -> Result<(), AskError> {
+    let (places, values) = (prepared.params().len(), arguments.len());
+    if places <= values {
+        return Ok(());
+    }
+    Err(AskError::Refused(format!("a parameter is written :name, and not ${places}")))
+}
+
 /// A statement whose rows the server returns as JSON, whatever their types are. The server withholds a row larger than `bytes`.
 fn as_json(text: &str, bytes: usize) -> String {
     format!(
@@ -182,6 +192,7 @@ impl Reader for PostgresReader {
             let prepared = transaction.prepare(&text).map_err(failed)?;
             // Preparing succeeds for a statement that writes, too, but not for a SELECT from its rows.
             transaction.prepare(&as_json(&text, 1)).map_err(failed)?;
+            check_places(&prepared, arguments)?;
             Ok(prepared.columns().iter().map(|column| column.name().to_owned()).collect())
         })
     }
@@ -203,6 +214,7 @@ impl Reader for PostgresReader {
                 standings.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
             let position = position_of(&self.projections, &standings);
             let inner = transaction.prepare(&text).map_err(failed)?;
+            check_places(&inner, arguments)?;
             let columns = inner.columns().iter().map(|column| column.name().to_owned()).collect();
             let outer = transaction.prepare(&as_json(&text, limits.bytes)).map_err(failed)?;
             let portal = transaction.bind(&outer, &values).map_err(failed)?;

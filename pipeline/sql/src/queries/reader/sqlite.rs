@@ -7,7 +7,7 @@ use std::{
 };
 
 use rusqlite::{
-    Connection, ErrorCode, OpenFlags, ToSql,
+    Connection, ErrorCode, OpenFlags, Statement, ToSql,
     hooks::{AuthAction, AuthContext, Authorization},
     limits::Limit,
     types::ValueRef,
@@ -34,6 +34,8 @@ const STEPS_BETWEEN_LOOKS: i32 = 200;
 const LENGTH_MAX: i32 = 1024 * 1024;
 /// The memory for the pages of one connection, in KiB.
 const CACHE_KIBIBYTES: i64 = 8 * 1024;
+/// How long it may take to understand a statement.
+const CHECK_TIME: Duration = Duration::from_secs(5);
 /// How long a connection waits for a lock of the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Functions that reach beyond the database or reveal something about the machine.
@@ -139,14 +141,14 @@ fn allowed(context: AuthContext<'_>) -> Authorization {
 }
 
 /// What SQLite says, and where in the statement.
-fn refused(error: &rusqlite::Error, limits: Option<Limits>) -> AskError {
+fn refused(error: &rusqlite::Error, time: Duration) -> AskError {
     let code = error.sqlite_error_code();
-    match (error, code, limits) {
-        (_, Some(ErrorCode::OperationInterrupted), Some(limits)) => AskError::TooLong(limits.time),
-        (_, Some(ErrorCode::DatabaseBusy | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen), _) => {
+    match (error, code) {
+        (_, Some(ErrorCode::OperationInterrupted)) => AskError::TooLong(time),
+        (_, Some(ErrorCode::DatabaseBusy | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen)) => {
             AskError::Unavailable(error.to_string())
         }
-        (rusqlite::Error::SqlInputError { msg, sql, offset, .. }, _, _) => {
+        (rusqlite::Error::SqlInputError { msg, sql, offset, .. }, _) => {
             let before = usize::try_from(*offset).ok().and_then(|offset| sql.get(..offset));
             match before {
                 Some(before) => {
@@ -171,15 +173,43 @@ fn json_of(value: ValueRef<'_>) -> Json {
     }
 }
 
+/// Does something with a connection, which is interrupted when the time is over, also while it understands a statement.
+fn within<T>(
+    connection: &mut Connection,
+    time: Duration,
+    work: impl FnOnce(&Connection) -> Result<T, AskError>,
+) -> Result<T, AskError> {
+    let unavailable = |error: rusqlite::Error| AskError::Unavailable(error.to_string());
+    let deadline = Instant::now() + time;
+    let is_late = move || Instant::now() >= deadline;
+    connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(is_late)).map_err(unavailable)?;
+    let done = work(connection);
+    connection.progress_handler(0, None::<fn() -> bool>).map_err(unavailable)?;
+    done
+}
+
+/// # Errors
+/// If a statement has a place for a value that is not written as a parameter, such as `?1`. It would be null.
+fn check_places(prepared: &Statement<'_>) -> Result<(), AskError> {
+    let mut names = (1..=prepared.parameter_count()).map(|place| prepared.parameter_name(place));
+    match names.find(|name| name.is_none_or(|name| !name.starts_with(':'))) {
+        None => Ok(()),
+        Some(name) => {
+            let name = name.unwrap_or("?");
+            Err(AskError::Refused(format!("a parameter is written :name, and not {name}")))
+        }
+    }
+}
+
 fn written(statement: &StatementText) -> String {
     statement.written(Dialect::Sqlite, |name| format!(":{name}"))
 }
 
 impl SqliteReader {
     /// As [`refused`]; damage is kept in mind, because whoever asks can do nothing about it.
-    fn failed(&self, error: &rusqlite::Error, limits: Option<Limits>) -> AskError {
+    fn failed(&self, error: &rusqlite::Error, time: Duration) -> AskError {
         if !is_damage(error) {
-            return refused(error, limits);
+            return refused(error, time);
         }
         let detail = error.to_string();
         self.found(detail.clone());
@@ -208,12 +238,13 @@ impl SqliteReader {
         arguments: &[Argument],
         limits: Limits,
     ) -> Result<Answer, AskError> {
-        let failed = |error: rusqlite::Error| self.failed(&error, Some(limits));
+        let failed = |error: rusqlite::Error| self.failed(&error, limits.time);
         let mut positions = connection.prepare(POSITIONS).map_err(failed)?;
         let standings = positions.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
         let standings = standings.and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(failed)?;
         let position = position_of(&self.projections, &standings);
         let mut prepared = connection.prepare(&written(statement)).map_err(failed)?;
+        check_places(&prepared)?;
         let columns: Vec<String> = prepared.column_names().map(str::to_owned).collect();
         let names: Vec<String> = arguments.iter().map(|argument| format!(":{}", argument.name)).collect();
         let values: Vec<(&str, &dyn ToSql)> = names
@@ -246,11 +277,13 @@ impl SqliteReader {
 
 impl Reader for SqliteReader {
     fn check(&self, statement: &StatementText, _: &[Argument]) -> Result<Vec<String>, AskError> {
-        let connection = self.connection()?;
-        let checked = connection
-            .prepare(&written(statement))
-            .map(|prepared| prepared.column_names().map(str::to_owned).collect());
-        let checked = checked.map_err(|error| self.failed(&error, None));
+        let mut connection = self.connection()?;
+        let checked = within(&mut connection, CHECK_TIME, |connection| {
+            let prepared = connection.prepare(&written(statement));
+            let prepared = prepared.map_err(|error| self.failed(&error, CHECK_TIME))?;
+            check_places(&prepared)?;
+            Ok(prepared.column_names().map(str::to_owned).collect())
+        });
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         checked
     }
@@ -262,15 +295,12 @@ impl Reader for SqliteReader {
         limits: Limits,
     ) -> Result<Answer, AskError> {
         let mut connection = self.connection()?;
-        let deadline = Instant::now() + limits.time;
-        let is_late = move || Instant::now() >= deadline;
-        let unavailable = |error: rusqlite::Error| AskError::Unavailable(error.to_string());
-        connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(is_late)).map_err(unavailable)?;
         // One transaction, so that rows and position belong together. The statement itself may not begin or end a transaction, so the guard is
         // suspended here.
         begin_or_end(&mut connection, "BEGIN")?;
-        let answer = self.ask_through(&connection, statement, arguments, limits);
-        connection.progress_handler(0, None::<fn() -> bool>).map_err(unavailable)?;
+        let answer = within(&mut connection, limits.time, |connection| {
+            self.ask_through(connection, statement, arguments, limits)
+        });
         // After an error of the file, SQLite has ended the transaction itself.
         if !connection.is_autocommit() {
             begin_or_end(&mut connection, "ROLLBACK")?;

@@ -57,7 +57,9 @@ impl Shared {
         if let (Some(name), true) = (&question.name, told.is_empty()) {
             return Err(Refusal::no_such_query(context, name));
         }
-        let body = serde_json::to_vec(&Descriptions { queries: told }).expect("texts and numbers are JSON");
+        let time_ms = u64::try_from(self.settings.time.as_millis()).unwrap_or(u64::MAX);
+        let body =
+            serde_json::to_vec(&Descriptions { queries: told, time_ms }).expect("texts and numbers are JSON");
         let most = self.broker.message_bytes_max().saturating_sub(AROUND_BYTES);
         if body.len() > most {
             return Err(Refusal::from(AskError::TooLarge(most)));

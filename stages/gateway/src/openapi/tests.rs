@@ -203,7 +203,7 @@ fn keys_are_told_where_there_are_some() {
 }
 
 /// What a gateway of an application with one aggregate answers at.
-const PATHS_OF_HOUSE: [&str; 18] = [
+const PATHS_OF_HOUSE: [&str; 19] = [
     "/v1/asyncapi.json",
     "/v1/commands",
     "/v1/commands/house/lamp/{id}/dim",
@@ -222,6 +222,7 @@ const PATHS_OF_HOUSE: [&str; 18] = [
     "/v1/openapi.json",
     "/v1/queries",
     "/v1/queries/{context}/{name}",
+    "/v1/sql",
 ];
 
 #[test]

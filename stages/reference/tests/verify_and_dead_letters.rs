@@ -400,9 +400,14 @@ async fn each_of_several_retries_of_the_same_letters_is_told_what_became_of_them
     let retry: Vec<&str> = retry.iter().chain(&letters).map(String::as_str).collect();
     let one = || millstream(&server, &retry);
     let (a, b, c, d) = tokio::join!(one(), one(), one(), one());
+    let mut told = 0;
     for (code, text, said) in [a, b, c, d] {
-        assert_eq!(code, 0, "{text}{said}");
+        // Whoever looks for the letters when all are decided finds none, and is told so at once.
+        let is_late = code == 13 && text.is_empty() && said.starts_with("error: there is no dead letter");
+        assert!(code == 0 || is_late, "{code}: {text}{said}");
+        told += usize::from(code == 0);
     }
+    assert!(told > 0, "somebody has retried them");
     assert_eq!(broker.state(EVENTS).await.unwrap().last_sequence, 20);
     handler.stop().await;
 }

@@ -325,6 +325,7 @@ fn what_is_asked(path: &str) -> Option<String> {
         ["queries", "{context}", "{name}"] => Some("configured-query".to_owned()),
         // They are granted by themselves, to none of these keys.
         ["deadletters", ..] => Some("dead-letter".to_owned()),
+        ["sql"] => Some("statement".to_owned()),
         ["commands" | "docs" | "openapi.json" | "live" | "asyncapi.json" | "queries"] | ["commands", _] => {
             None
         }

@@ -286,6 +286,7 @@ mod tests {
     use millstream_runtime::health::Readiness;
 
     use super::{refusals::WINDOW, *};
+    use crate::key_ring::KeyRing;
 
     const SOON: Duration = Duration::from_secs(5);
 
@@ -329,5 +330,25 @@ mod tests {
         end.reached(SOON).await;
         expected.extend([(AuditDecision::Denied, Some(1000)), (AuditDecision::Ended, None)]);
         assert_eq!(written(&broker), expected, "what was gathered is written at the end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_statement_has_a_record_with_its_hash_and_nothing_else_of_it() {
+        let broker = MemoryBroker::new(1, FaultPlan::none());
+        broker.make_stream(MemoryStreamConfig::new(AUDIT, &["audit.*"]));
+        let condition = Readiness::new().condition("audit");
+        let ids = IdSource::new("audit".to_owned());
+        let (audit, end) = Audit::start(Audited::All, broker.clone(), &ids, condition);
+        let (principal, _) = KeyRing::Open.identify(None, Timestamp::now()).await.unwrap();
+        drop(audit.place_for_statement(&principal, "SELECT 1").unwrap());
+        drop(audit);
+        end.reached(SOON).await;
+        let messages = broker.dump(AUDIT);
+        let all = messages.iter().flat_map(|message| records(message).unwrap());
+        let asked: Vec<AuditRecord> =
+            all.map(|(record, _)| record).filter(|record| record.decision == AuditDecision::Asked).collect();
+        let what = format!("sql.ask {}", blake3::hash(b"SELECT 1").to_hex());
+        assert_eq!(asked.len(), 1, "{asked:?}");
+        assert_eq!((asked[0].who.as_deref(), asked[0].what.as_deref()), (Some("local"), Some(what.as_str())));
     }
 }

@@ -7,11 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::Value;
 
 use super::{
     api_key::{PatternError, matches},
+    error_text::bounded,
     subject::QUERY_PREFIX,
     unique_fields::UniqueFields,
 };
@@ -81,8 +82,33 @@ pub struct StatementQuestion {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "unique")]
     pub parameters: BTreeMap<String, Value>,
     /// The most rows in the answer; a thousand if it is absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole_number")]
     pub rows: Option<usize>,
+}
+
+impl StatementQuestion {
+    /// Reads the body of a request.
+    ///
+    /// # Errors
+    /// Words, if it is not such a record.
+    pub fn read(body: &[u8]) -> Result<Self, String> {
+        // A list would be read by the order of its items.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err("it is a record, such as {\"statement\": \"SELECT …\"}".to_owned());
+        }
+        serde_json::from_slice(body).map_err(|error| error.to_string())
+    }
+}
+
+/// In words for people, whatever is there instead of a whole number.
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
+    if number.is_none() && !value.is_null() {
+        let told = bounded(&value.to_string()).into_owned();
+        return Err(D::Error::custom(format!("rows: {told} is no whole number from 1 on")));
+    }
+    Ok(number)
 }
 
 fn unique<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Value>, D::Error> {

@@ -70,15 +70,10 @@ fn check_granted(principal: &Principal) -> Result<(), Problem> {
 }
 
 fn read(body: &[u8]) -> Result<StatementQuestion, Problem> {
-    let malformed = |what: &str| {
-        let detail = format!("the body is no statement, such as {{\"statement\": \"SELECT …\"}}: {what}");
+    StatementQuestion::read(body).map_err(|error| {
+        let detail = format!("the body is no statement: {error}");
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "body-malformed", detail)
-    };
-    // A list would be read by the order of its items.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(malformed("it does not begin with {"));
-    }
-    serde_json::from_slice(body).map_err(|error| malformed(&error.to_string()))
+    })
 }
 
 impl Commands {

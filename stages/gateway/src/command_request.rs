@@ -95,7 +95,7 @@ pub(crate) async fn body(
     stop: &CancellationToken,
 ) -> Result<Bytes, Problem> {
     if !is_of_type(headers, header::JSON) {
-        let detail = "send the command as JSON, with the header Content-Type: application/json";
+        let detail = "send the body as JSON, with the header Content-Type: application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type-unknown", detail));
     }
     check_encoding(headers)?;
@@ -209,9 +209,9 @@ pub(crate) fn check_idempotency_key(key: &str) -> Result<(), Problem> {
     Err(Problem::malformed("line-malformed", detail))
 }
 
-/// The command is larger than the server or the handler accepts.
+/// The body is larger than the server or the handler accepts.
 pub(crate) fn too_large(max: usize) -> Problem {
-    let detail = format!("the command is larger than the {max} bytes that are taken");
+    let detail = format!("the body is larger than the {max} bytes that are taken");
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
 }
 

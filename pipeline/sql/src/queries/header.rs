@@ -111,7 +111,7 @@ pub struct Header {
     pub parameters: Vec<Parameter>,
     /// The columns with amounts in minor units, each with the column of the currency.
     pub money: BTreeMap<String, String>,
-    /// Patterns of the names of those who may ask over HTTP. If empty, everybody to whom the query is granted may.
+    /// Patterns of the names of those who may ask over HTTP, or as users of NATS. If empty, everybody to whom the query is granted may.
     pub who: Vec<String>,
     /// How long an answer may be reused.
     pub cache: Duration,
@@ -159,6 +159,14 @@ pub enum ArgumentError {
 }
 
 impl ArgumentError {
+    /// # Errors
+    /// [`ArgumentError::Unknown`] if a value is given for anything but these parameters.
+    pub(super) fn check_names(names: &[&str], given: &BTreeMap<String, Json>) -> Result<(), Self> {
+        let Some(name) = given.keys().find(|name| !names.contains(&name.as_str())) else { return Ok(()) };
+        let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        Err(Self::Unknown { name: bounded(name).into_owned(), known })
+    }
+
     /// The code of the error, and the parameter that caused it.
     pub fn told(&self) -> (&'static str, &str) {
         match self {
@@ -241,12 +249,8 @@ impl Header {
     /// # Errors
     /// [`ArgumentError`].
     pub fn arguments(&self, given: &BTreeMap<String, Json>) -> Result<Vec<Value>, ArgumentError> {
-        let known = |name: &str| self.parameters.iter().any(|parameter| parameter.name == name);
-        if let Some(name) = given.keys().find(|name| !known(name)) {
-            let names: Vec<&str> = self.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
-            let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            return Err(ArgumentError::Unknown { name: bounded(name).into_owned(), known });
-        }
+        let names: Vec<&str> = self.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
+        ArgumentError::check_names(&names, given)?;
         self.parameters.iter().map(|parameter| parameter.argument(given.get(&parameter.name))).collect()
     }
 }

@@ -16,6 +16,7 @@ use super::{
     header::{Header, HeaderError, Parameter},
     text::{StatementText, TextError},
 };
+
 /// The suffix of the files.
 const ENDING: &str = "sql";
 /// The largest file.

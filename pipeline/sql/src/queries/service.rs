@@ -47,10 +47,8 @@ use tokio_util::{
 };
 
 use self::{
-    descriptions::tell_of_queries,
     position_wait::{WAITING_CLIENT_MAX, WAITING_MAX},
     running_places::RunningPlaces,
-    statements::answer_statements,
 };
 use super::{
     answer_cache::{AnswerCache, Shown, has_reached},
@@ -197,12 +195,20 @@ async fn register(
         let (name, subject) = (format!("{context}__queries"), descriptions_subject(context));
         let about = [("title", "The queries of the context")];
         let endpoint = on_line.endpoints.add(&name, &subject, &about).await?;
-        shared.requests.spawn(tell_of_queries(Arc::clone(&shared), endpoint, context.clone()));
+        let context = context.clone();
+        let tell = move |shared: Arc<Shared>, request| {
+            let context = context.clone();
+            async move { shared.tell(&context, &request).await }
+        };
+        let ends = shared.closing.clone();
+        shared.requests.spawn(answer_each(Arc::clone(&shared), endpoint, ends, tell));
     }
     if shared.settings.ad_hoc {
         let about = [("title", "Statements that no file has")];
         let endpoint = on_line.endpoints.add("ad_hoc_sql", STATEMENT_SUBJECT, &about).await?;
-        shared.requests.spawn(answer_statements(Arc::clone(&shared), endpoint));
+        let answer = |shared: Arc<Shared>, request| async move { shared.answer_statement(&request).await };
+        let ends = shared.closing.clone();
+        shared.requests.spawn(answer_each(Arc::clone(&shared), endpoint, ends, answer));
     }
     *shared.line() = Some(on_line);
     Ok(service)
@@ -215,13 +221,25 @@ async fn listen(shared: &Arc<Shared>, on_line: &mut OnLine, name: Name) -> Resul
     let endpoint =
         on_line.endpoints.add(&format!("{context}_{query}"), &subject, &[("title", title.as_str())]).await?;
     let ends = shared.closing.child_token();
-    shared.requests.spawn(take(Arc::clone(shared), endpoint, name.clone(), ends.clone()));
+    let asked = name.clone();
+    let answer = move |shared: Arc<Shared>, request| {
+        let name = asked.clone();
+        async move { shared.respond(&name, request).await }
+    };
+    shared.requests.spawn(answer_each(Arc::clone(shared), endpoint, ends.clone(), answer));
     on_line.listening.insert(name, ends.drop_guard());
     Ok(())
 }
 
-/// Takes the requests of one query, each in a task of its own.
-async fn take(shared: Arc<Shared>, mut endpoint: Endpoint, name: Name, ends: CancellationToken) {
+/// Answers the requests of an endpoint until `ends`, each in a task of its own, because some wait; and then those that came before that.
+async fn answer_each<A>(
+    shared: Arc<Shared>,
+    mut endpoint: Endpoint,
+    ends: CancellationToken,
+    answer: impl Fn(Arc<Shared>, Request) -> A,
+) where
+    A: Future<Output = ()> + Send + 'static,
+{
     loop {
         let request = tokio::select! {
             request = endpoint.next() => request,
@@ -231,11 +249,10 @@ async fn take(shared: Arc<Shared>, mut endpoint: Endpoint, name: Name, ends: Can
             }
         };
         let Some(request) = request else { return };
-        let (own, name) = (Arc::clone(&shared), name.clone());
-        shared.requests.spawn(async move { own.respond(&name, request).await });
+        shared.requests.spawn(answer(Arc::clone(&shared), request));
     }
     while let Some(request) = endpoint.next().await {
-        shared.respond(&name, request).await;
+        answer(Arc::clone(&shared), request).await;
     }
 }
 

@@ -1,43 +1,19 @@
 //! Answers `query.<context>._queries`: the queries of a context, and what each takes. A request with a position is answered when the tables
 //! show it.
 
-use std::sync::Arc;
-
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use millstream_contract::configured_query::{Descriptions, DescriptionsQuestion};
-use millstream_jetstream::{
-    broker::Broker as _,
-    nats_broker::service::{Endpoint, Request},
-};
+use millstream_jetstream::{broker::Broker as _, nats_broker::service::Request};
 
 use super::{
     super::{reader::AskError, refusal::Refusal},
     AROUND_BYTES, Shared,
 };
 
-/// Describes the queries of a context. Each request has a task of its own, because some wait.
-pub(super) async fn tell_of_queries(shared: Arc<Shared>, mut endpoint: Endpoint, context: String) {
-    loop {
-        let request = tokio::select! {
-            request = endpoint.next() => request,
-            () = shared.closing.cancelled() => {
-                endpoint.stop().await;
-                break;
-            }
-        };
-        let Some(request) = request else { return };
-        let (own, context) = (Arc::clone(&shared), context.clone());
-        shared.requests.spawn(async move { own.tell(&context, &request).await });
-    }
-    while let Some(request) = endpoint.next().await {
-        shared.tell(&context, &request).await;
-    }
-}
-
 impl Shared {
     /// Describes one query of a context, or all of them.
-    async fn tell(&self, context: &str, request: &Request) {
+    pub(super) async fn tell(&self, context: &str, request: &Request) {
         let told = match self.awaited(&request.message).await {
             Ok(_) => self.descriptions(context, &request.message.payload),
             Err(refusal) => Err(refusal),

@@ -1,10 +1,10 @@
 //! Answers `sql.ask`: a statement that no file has (ad-hoc SQL), with values for its parameters. It has the limits of configured queries, and
 //! shares their places.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use millstream_contract::{configured_query::StatementQuestion, error_text::bounded};
-use millstream_jetstream::nats_broker::service::{Endpoint, Request};
+use millstream_jetstream::nats_broker::service::Request;
 use serde_json::{Value as Json, json};
 
 use super::{
@@ -20,27 +20,8 @@ use super::{
 };
 use crate::table::Value;
 
-/// Answers statements, each in a task of its own.
-pub(super) async fn answer_statements(shared: Arc<Shared>, mut endpoint: Endpoint) {
-    loop {
-        let request = tokio::select! {
-            request = endpoint.next() => request,
-            () = shared.closing.cancelled() => {
-                endpoint.stop().await;
-                break;
-            }
-        };
-        let Some(request) = request else { return };
-        let own = Arc::clone(&shared);
-        shared.requests.spawn(async move { own.answer_statement(&request).await });
-    }
-    while let Some(request) = endpoint.next().await {
-        shared.answer_statement(&request).await;
-    }
-}
-
 impl Shared {
-    async fn answer_statement(&self, request: &Request) {
+    pub(super) async fn answer_statement(&self, request: &Request) {
         let answered = self.statement_answer(request).await;
         self.send_shown(request, answered).await;
     }
@@ -69,11 +50,7 @@ fn question(body: &[u8]) -> Result<StatementQuestion, Refusal> {
         let status = format!("body: {} bytes; a statement has at most {REQUEST_BYTES_MAX}", body.len());
         return Err(Refusal::malformed(status));
     }
-    // A list would be read by the order of its items.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(Refusal::malformed("body: it is a record, such as {\"statement\":\"SELECT …\"}"));
-    }
-    serde_json::from_slice(body).map_err(|error| Refusal::malformed(format!("body: {error}")))
+    StatementQuestion::read(body).map_err(|error| Refusal::malformed(format!("body: {error}")))
 }
 
 fn rows_of(wanted: Option<usize>) -> Result<usize, Refusal> {
@@ -90,10 +67,7 @@ fn arguments(
     given: &BTreeMap<String, Json>,
 ) -> Result<Vec<Argument>, ArgumentError> {
     let names = statement.parameters();
-    if let Some(name) = given.keys().find(|name| !names.contains(&name.as_str())) {
-        let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        return Err(ArgumentError::Unknown { name: bounded(name).into_owned(), known });
-    }
+    ArgumentError::check_names(&names, given)?;
     let argument = |name: &&str| {
         let given = given.get(*name);
         let given = given.ok_or_else(|| ArgumentError::Missing { name: (*name).to_owned(), kind: KINDS })?;
@@ -176,6 +150,8 @@ mod tests {
             "{}",
             "{\"statement\":\"SELECT 1\",\"limit\":5}",
             "{\"statement\":1}",
+            "{\"statement\":\"SELECT 1\",\"rows\":-1}",
+            "{\"statement\":\"SELECT 1\",\"rows\":1.5}",
         ] {
             assert!(question(body.as_bytes()).is_err(), "{body}");
         }

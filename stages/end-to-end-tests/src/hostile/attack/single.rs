@@ -1,6 +1,6 @@
 //! Deeds of one or of some messages.
 
-use millstream_contract::{configured_query::STATEMENT_SUBJECT, header, testing::dice::Dice};
+use millstream_contract::{header, testing::dice::Dice};
 use serde_json::json;
 
 use super::{
@@ -96,7 +96,7 @@ const FOREIGN_BLOCKS: [&[u8]; 12] = [
     b"\xff\xfe\r\n\r\n",
 ];
 /// The services' subjects.
-const SERVICES: [&str; 18] = [
+const SERVICES: [&str; 17] = [
     "submit.retail.stock.hostile:tea.receive",
     "submit.a.b.c.d",
     "submit.a",
@@ -109,23 +109,11 @@ const SERVICES: [&str; 18] = [
     "query.retail.top-sellers",
     "query.retail._queries",
     "query.a._queries",
-    STATEMENT_SUBJECT,
     "stage.projector.status",
     "stage.command-handler-1.status",
     "$SRV.PING",
     "$SRV.INFO.submit",
     "$SRV.STATS.millstream",
-];
-/// Statements that are asked on `sql.ask`: some are fine, some run for ever or grow, and some want what is forbidden.
-const STATEMENTS: [&str; 8] = [
-    "SELECT * FROM retail.sale",
-    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) AS n FROM n",
-    "SELECT a.sku FROM retail.stock AS a, retail.stock AS b, retail.stock AS c ORDER BY a.sku || b.sku || c.sku",
-    "SELECT hex(zeroblob(500000)) AS a, randomblob(1000000) AS b",
-    "SELECT replace(hex(zeroblob(100000)), '0', hex(zeroblob(1000))) AS a",
-    "ATTACH 'other.sqlite' AS other",
-    "SELECT load_extension('x')",
-    "SELECT 1 AS a; DELETE FROM retail.sale",
 ];
 
 impl Attack {
@@ -327,10 +315,6 @@ impl Attack {
             let dice = &mut self.dice;
             let subject = *dice.pick(&SERVICES);
             let body = match dice.below(8) {
-                2.. if subject == STATEMENT_SUBJECT => {
-                    let rows = dice.between(1, 100_000);
-                    json!({ "statement": dice.pick(&STATEMENTS), "rows": rows }).to_string().into_bytes()
-                }
                 0 => strange::bytes(dice, 300),
                 1 => strange::json(dice).into_bytes(),
                 2 => json!({ "name": strange::text(dice, 2_000) }).to_string().into_bytes(),
